@@ -1,0 +1,169 @@
+"""Vision, instruction and text encoders: pictures or token ids -> tokens (SPEC 1), from timm and transformers."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_parameters
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from utils.errors import InputError
+
+# Pictures arrive normalised with these, CLIP's; a timm backbone is given its own normalisation instead.
+PICTURE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PICTURE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PictureEncoder(nn.Module):
+    """A timm model behind the normalisation it was pre-trained with."""
+
+    def __init__(self, backbone: nn.Module, own_normalisation: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.own_normalisation = own_normalisation
+        if own_normalisation:
+            own_mean, own_std = (torch.tensor(backbone.pretrained_cfg[key]) for key in ("mean", "std"))
+            scale, shift = (
+                torch.tensor(PICTURE_STD) / own_std,
+                (torch.tensor(PICTURE_MEAN) - own_mean) / own_std,
+            )
+            self.register_buffer("scale", scale[:, None, None], persistent=False)
+            self.register_buffer("shift", shift[:, None, None], persistent=False)
+
+    def renormalised(self, images: Tensor) -> Tensor:
+        """From CLIP's normalisation to the backbone's."""
+        return torch.addcmul(self.shift, images, self.scale) if self.own_normalisation else images
+
+
+class VisionEncoder(PictureEncoder):
+    """Pictures -> tokens with their summary first: a Swin's or a convolution's mean, a ViT's class token."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        own_normalisation: bool = False,
+        trained_stages: int | None = None,
+        fixed_bn: bool = False,
+    ) -> None:
+        super().__init__(backbone, own_normalisation)
+        self.fixed_bn = fixed_bn
+        self.channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        self.prefix_tokens = getattr(backbone, "num_prefix_tokens", 0)
+        self.width = backbone.num_features
+        if trained_stages is not None:
+            freeze_all_but_last(backbone, trained_stages)
+
+    def train(self, mode: bool = True) -> "VisionEncoder":
+        """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if self.fixed_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images `[B, 3, H, W]` -> `[B, 1 + N, width]`."""
+        tokens = self.backbone.forward_features(self.renormalised(images))
+        if tokens.ndim == 4:
+            tokens = tokens.flatten(1, 2) if self.channels_last else tokens.flatten(2).transpose(1, 2)
+        if self.prefix_tokens == 0:
+            return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+        return torch.cat([tokens[:, :1], tokens[:, self.prefix_tokens :]], dim=1)
+
+
+class InstructionEncoder(PictureEncoder):
+    """The prior: a scene classifier up to its global pooling. Without gradient unless it is fine-tuned."""
+
+    def __init__(
+        self, backbone: nn.Module, *, finetune: bool, batch_stats: bool, own_normalisation: bool = False
+    ) -> None:
+        super().__init__(backbone, own_normalisation)
+        self.finetune, self.batch_stats = finetune, batch_stats
+        self.width = backbone.num_features
+        self.requires_grad_(finetune)
+
+    def train(self, mode: bool = True) -> "InstructionEncoder":
+        """Training mode; a frozen prior's batch norm follows it only with `batch_stats` (as released)."""
+        return super().train(mode and (self.finetune or self.batch_stats))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images `[B, 3, H, W]` -> `[B, width]`."""
+        with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
+            return self.backbone(self.renormalised(images))
+
+
+def swin(
+    image_res: int,
+    patch_size: int,
+    window_size: int,
+    embed_dim: int,
+    depths: tuple[int, ...],
+    num_heads: tuple[int, ...],
+) -> SwinTransformer:
+    """The released Swin: MLP ratio 4, qkv bias, drop path 0.1; `[B, 3, H, W]` -> `[B, h, w, width]`."""
+    return SwinTransformer(
+        img_size=image_res,
+        patch_size=patch_size,
+        window_size=window_size,
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=num_heads,
+        drop_path_rate=0.1,
+        num_classes=0,
+        global_pool="",
+    )
+
+
+def vit_small(image_res: int, patch_size: int) -> VisionTransformer:
+    """The released ViT-S: width 384, depth 12 and, unlike DeiT-S's 6, 12 heads."""
+    return VisionTransformer(
+        img_size=image_res,
+        patch_size=patch_size,
+        embed_dim=384,
+        depth=12,
+        num_heads=12,
+        num_classes=0,
+        global_pool="",
+    )
+
+
+def timm_backbone(name: str, *, image_res: int, pooled: bool) -> nn.Module:
+    """Any timm model by name, random weights, without its classifier; `pooled` with its global pooling."""
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise InputError(f"timm has no model {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+    options = {"num_classes": 0} if pooled else {"num_classes": 0, "global_pool": ""}
+    try:
+        return timm.create_model(name, pretrained=False, img_size=image_res, **options)
+    except TypeError:  # a convolution takes pictures of any size and has no such argument
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
+    """A transformers encoder of these sizes (`model_type`: bert unless said), random weights, without pooler."""
+    sizes = dict(sizes)
+    try:
+        config = AutoConfig.for_model(sizes.pop("model_type", "bert"), **sizes)
+        kind = AutoModel._model_mapping[type(config)]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"text_config: {error}") from None
+    poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
+    return kind(config, add_pooling_layer=False) if poolerless else kind(config)
+
+
+def freeze_all_but_last(backbone: nn.Module, stages: int) -> None:
+    """Leave only a timm model's last `stages` stages trained (what follows the last belongs to it)."""
+    grouped = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=False)
+    if not 1 <= stages <= len(grouped):
+        raise InputError(
+            f"vision_trained_stages {stages}: the picture encoder has {len(grouped)} stages (stem included)"
+        )
+    trained = {name for stage in sorted(grouped)[-stages:] for name in grouped[stage]}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in trained)

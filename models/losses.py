@@ -1,0 +1,98 @@
+"""Contrastive, cluster-wise affiliation and triplet loss on features gathered over processes (SPEC 3).
+
+Features are normalised and `[B, D]` on each process, the same B on all; with W processes the losses are those
+of the global batch `[W * B, D]`, the same value on every process. `gather_grad` is that of
+`utils.distributed.gather`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils.distributed import gather
+
+
+def contrastive_loss(
+    v: Tensor, t: Tensor, temp: Tensor | float, idx: Tensor | None = None, *, gather_grad: str = "local"
+) -> Tensor:
+    """Image-text contrastive loss with every pair of the same picture as a positive.
+
+    v, t: image and text features `[B, D]`; temp: temperature; idx `[B]`: picture ids (None: each its own).
+    Returns the mean of the image-to-text and text-to-image cross-entropies.
+    """
+    v, t = gather(v, gather_grad), gather(t, gather_grad)
+    logits = v @ t.T / temp  # [W * B, W * B]
+    if idx is None:
+        target = torch.eye(len(v), device=v.device)
+    else:
+        idx = gather(idx)
+        same = (idx[:, None] == idx[None, :]).float()
+        target = same / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def class_centers(features: Tensor, label: Tensor) -> Tensor:
+    """For each row the mean of the features with its label: `[B, D]`, `[B]` -> `[B, D]`."""
+    same = (label[:, None] == label[None, :]).to(features.dtype)
+    return same @ features / same.sum(dim=1, keepdim=True)
+
+
+def affiliation_loss(
+    v: Tensor,
+    t: Tensor,
+    label: Tensor,
+    temp: Tensor | float,
+    *,
+    center_scope: str = "process",
+    same_class_negatives: bool = True,
+    gather_grad: str = "local",
+) -> Tensor:
+    """Cluster-wise affiliation loss: a picture to the text centre of its scene, a caption to the image centre.
+
+    v, t `[B, D]`; label `[B]`: scene classes; temp: its own temperature.
+    center_scope: centres from this process's samples (`process`, as released) or all (`global`).
+    same_class_negatives: as released, another sample of the class is a negative though its centre is the
+    same; False leaves it out of the comparison.
+    """
+    if center_scope == "process":
+        image_centers, text_centers = class_centers(v, label), class_centers(t, label)
+        image_centers, text_centers = gather(image_centers, gather_grad), gather(text_centers, gather_grad)
+    v, t, label = gather(v, gather_grad), gather(t, gather_grad), gather(label)
+    if center_scope == "global":
+        image_centers, text_centers = class_centers(v, label), class_centers(t, label)
+    image_to_center = v @ text_centers.T / temp  # [W * B, W * B]
+    # Transposed, as released: each image centre chooses its caption among all captions.
+    center_to_text = image_centers @ t.T / temp
+    own = torch.arange(len(v), device=v.device)
+    if not same_class_negatives:
+        left_out = (label[:, None] == label[None, :]) & (own[:, None] != own[None, :])
+        image_to_center = image_to_center.masked_fill(left_out, float("-inf"))
+        center_to_text = center_to_text.masked_fill(left_out, float("-inf"))
+    return (F.cross_entropy(image_to_center, own) + F.cross_entropy(center_to_text, own)) / 2
+
+
+def triplet_loss(
+    v: Tensor, t: Tensor, margin: float = 0.2, hardest: bool = False, *, gather_grad: str = "local"
+) -> Tensor:
+    """Triplet loss over the global similarity matrix, both directions (VSE++, Faghri et al. 2018).
+
+    v, t `[B, D]`. The sum over all violations of the margin, or over the hardest of each row and column.
+    """
+    v, t = gather(v, gather_grad), gather(t, gather_grad)
+    scores = v @ t.T  # [W * B, W * B]
+    matched = scores.diagonal()
+    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    wrong_text = (margin + scores - matched[:, None]).clamp(min=0).masked_fill(own, 0)
+    wrong_image = (margin + scores - matched[None, :]).clamp(min=0).masked_fill(own, 0)
+    if hardest:
+        return wrong_text.max(dim=1).values.sum() + wrong_image.max(dim=0).values.sum()
+    return wrong_text.sum() + wrong_image.sum()
+
+
+def total_loss(losses: dict[str, Tensor], center_factor: float) -> Tensor:
+    """What is minimised: triplet alone, or contrastive plus `center_factor` times affiliation where it is used."""
+    if "loss_triplet" in losses:
+        return losses["loss_triplet"]
+    if "loss_affil" in losses:
+        return losses["loss_contr"] + center_factor * losses["loss_affil"]
+    return losses["loss_contr"]

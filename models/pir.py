@@ -1,0 +1,121 @@
+"""PIR: tokens -> embeddings -> losses; what run-time code calls (SPEC 1-3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.encoders import InstructionEncoder, VisionEncoder
+from models.language_cycle import LanguageCycle
+from models.losses import affiliation_loss, contrastive_loss, triplet_loss
+from models.vision_instruction import VisionInstruction
+from utils.config import MAX_PICTURE_TOKENS, Config
+from utils.errors import InputError
+
+
+class PIR(nn.Module):
+    """Two verbs, `encode_image` and `encode_text`; called, it gives the losses of a batch."""
+
+    def __init__(
+        self,
+        vision_encoder: VisionEncoder,
+        instruction_encoder: InstructionEncoder | None,
+        text_encoder: nn.Module,
+        config: Config,
+    ) -> None:
+        super().__init__()
+        c, dim = config, config.embed_dim
+        self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
+        self.mask_padding, self.clamp_temp = c.mask_padding, c.clamp_temp
+        self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
+        self.same_class_negatives = c.same_class_negatives
+
+        if not c.use_triplet_loss:
+            self.temp = nn.Parameter(torch.tensor(c.temp1))
+        if c.use_affil_loss:
+            self.temp2 = nn.Parameter(torch.tensor(c.temp2))
+        self.vision_encoder = vision_encoder
+        self.text_encoder = text_encoder
+        self.vision_proj = nn.Linear(vision_encoder.width, dim)
+        self.text_proj = nn.Linear(text_encoder.config.hidden_size, dim)
+        self.is_baseline = instruction_encoder is None
+        if instruction_encoder is not None:
+            self.instruction_encoder = instruction_encoder
+            self.conv_proj = nn.Linear(instruction_encoder.width, dim)
+            self.vision_instruction = VisionInstruction(dim, c.instru_num, c.filter_size, c.head, c.dropout_r)
+            self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`."""
+        tokens = self.vision_proj(self.vision_encoder(images))[:, :MAX_PICTURE_TOKENS]  # [B, 50, D]
+        summary = tokens[:, 0]
+        if not self.is_baseline:
+            instruction = self.conv_proj(self.instruction_encoder(images)).unsqueeze(1)  # [B, 1, D]
+            summary = summary + self.vision_instruction(tokens, instruction)
+        return F.normalize(summary.float(), dim=-1)
+
+    def encode_text(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids `[B, L]` -> unit embeddings `[B, D]`.
+
+        attention_mask `[B, L]`, 1 where a token is; it counts only with `mask_padding` (and is then found from
+        the padding id where it is not given). Released: padding is attended, the mask is not looked at.
+        """
+        mask = None
+        if self.mask_padding:
+            mask = (
+                attention_mask if attention_mask is not None else ids != self.text_encoder.config.pad_token_id
+            )
+        seen = mask if mask is not None else torch.ones_like(ids)
+        tokens = self.text_proj(self.text_encoder(ids, attention_mask=seen).last_hidden_state)  # [B, L, D]
+        summary = tokens[:, 0]
+        if not self.is_baseline:
+            summary = summary + self.language_cycle(tokens, mask)
+        return F.normalize(summary.float(), dim=-1)
+
+    def forward(
+        self,
+        images: Tensor,
+        ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        idx: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch, named as released: `loss_contr`, `loss_affil`, `loss_triplet` as configured.
+
+        images `[B, 3, H, W]`; ids `[k * B, L]`, k captions a picture, one picture's side by side;
+        idx and label `[k * B]`: picture ids and scene classes.
+        """
+        v, t = self.encode_image(images), self.encode_text(ids, attention_mask)
+        v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
+        with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
+            if self.use_triplet_loss:
+                return {"loss_triplet": triplet_loss(v, t, gather_grad=self.gather_grad)}
+            losses = {
+                "loss_contr": contrastive_loss(
+                    v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad
+                )
+            }
+            if self.use_affil_loss:
+                losses["loss_affil"] = affiliation_loss(
+                    v,
+                    t,
+                    label,
+                    self._clamped(self.temp2),
+                    center_scope=self.center_scope,
+                    same_class_negatives=self.same_class_negatives,
+                    gather_grad=self.gather_grad,
+                )
+        return losses
+
+    def _clamped(self, temp: Tensor) -> Tensor:
+        """The temperature, with `clamp_temp` held within X-VLM's range."""
+        if self.clamp_temp:
+            with torch.no_grad():
+                temp.clamp_(0.001, 0.5)
+        return temp
+
+
+def check_filter(config: Config, tokens: int) -> None:
+    """Raise InputError where VIR would keep more tokens than the picture encoder gives."""
+    if not config.is_baseline and config.filter_size > min(tokens, MAX_PICTURE_TOKENS):
+        raise InputError(f"'filter_size' {config.filter_size} is over the {tokens} picture tokens there are")

@@ -1,0 +1,80 @@
+"""Released names and shapes <-> ours: the layout of checkpoint files (SPEC 7)."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import InputError
+
+DERIVED = ("relative_position_index", "attn_mask")  # of Swin; in a released file, but computed
+TEMPERATURES = ("temp", "temp2")  # a model has those of its losses only
+
+# Ours -> released, first match. The prior is numbered as the sequence conv1, bn1, act, pool, layer1, ...
+_RENAMED = [
+    (r"^vision_encoder\.backbone\.", "vision_encoder."),
+    (r"^instruction_encoder\.backbone\.", "conv_encoder."),
+    (r"^(vision_instruction|language_cycle)\.mapping\.", r"mapping_\1."),
+    (r"^(vision_instruction|language_cycle)\.head\.", r"head_\1."),
+    (r"^(vision_instruction|language_cycle)\.self_attention\.(\d+)\.(attention\.)?", r"\1_sa.\2.\3"),
+    (r"^(vision_instruction|language_cycle)\.cross_attention\.(\d+)\.(attention\.)?", r"\1_ca.\2.\3"),
+    (r"_sa\.(\d+)\.attention\.", r"_sa.\1.mhatt."),
+    (r"_ca\.(\d+)\.attention\.", r"_ca.\1.mhatt_cross."),
+    (r"vision_instruction", "img"),
+    (r"language_cycle", "txt"),
+]
+_RESNET_SEQUENCE = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+
+
+def released_name(name: str) -> str:
+    """The name in a released checkpoint of one of our parameters or buffers."""
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    if match := re.match(r"conv_encoder\.(conv1|bn1|layer\d)\.", name):
+        return f"conv_encoder.{_RESNET_SEQUENCE[match[1]]}.{name[match.end() :]}"
+    if match := re.match(r"vision_encoder\.layers\.(\d+)\.downsample\.", name):
+        # timm has a downsample at the start of a stage, the released Swin at the end of the one before.
+        return f"vision_encoder.layers.{int(match[1]) - 1}.downsample.{name[match.end() :]}"
+    return name
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Our names -> tensors that a released file holds: the state dict and Swin's derived buffers."""
+    derived = {n: b for n, b in model.named_buffers() if n.rsplit(".", 1)[-1] in DERIVED}
+    return model.state_dict() | derived
+
+
+def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors under their released names (905 for the published sizes with Swin)."""
+    return {released_name(name): tensor for name, tensor in _tensors(model).items()}
+
+
+def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Fill the model from a state dict in the released layout; a line saying what matched.
+
+    Every parameter and buffer must be there with its shape; derived buffers and the temperatures of losses
+    this model does not use are left aside. Raises InputError naming the first missing, unexpected and
+    misshapen tensors, before anything is changed.
+    """
+    ours = {released_name(name): tensor for name, tensor in model.state_dict().items()}
+    given = {n: t for n, t in state.items() if n.rsplit(".", 1)[-1] not in DERIVED}
+    missing = [n for n in ours if n not in given]
+    unexpected = [n for n in given if n not in ours and n not in TEMPERATURES]
+    misshapen = [n for n in ours if n in given and ours[n].shape != given[n].shape]
+    problems = [
+        f"{len(names)} {kind}, first '{names[0]}'"
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    if misshapen:
+        first = misshapen[0]
+        problems.append(
+            f"{len(misshapen)} of another shape, first '{first}' {list(given[first].shape)} for {list(ours[first].shape)}"
+        )
+    if problems:
+        raise InputError(f"the weights do not fit the config's model: {'; '.join(problems)}")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(given[name])
+    return f"{len(ours)} of {len(ours)} tensors"

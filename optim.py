@@ -1,0 +1,28 @@
+"""Parameter groups and AdamW (SPEC 4)."""
+
+from torch import nn
+from torch.optim import AdamW
+
+from utils.config import OptimizerConfig
+
+# As released: by part of a name, so that Swin's relative_position_bias_table does not decay, and the
+# temperatures and the LayerNorm inside an attention unit's ffn do.
+NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
+
+
+def create_optimizer(config: OptimizerConfig, model: nn.Module) -> AdamW:
+    """AdamW over the trained parameters in four groups: decayed or not, lr or lr times `lr_mult`.
+
+    `lr_mult` reaches the parameters that `model.init_params` names (an absent list: none, as released).
+    """
+    multiplied = set(getattr(model, "init_params", ()))
+    groups = [
+        {"params": [], "weight_decay": decay, "lr": config.lr * factor}
+        for factor in (1.0, config.lr_mult)
+        for decay in (config.weight_decay, 0.0)
+    ]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            undecayed = any(part in name for part in NO_DECAY)
+            groups[2 * (name in multiplied) + undecayed]["params"].append(parameter)
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8)

@@ -1,0 +1,396 @@
+"""YAML -> one typed, checked, immutable config. Read once; each part is given the values it needs.
+
+The keys of the released YAMLs keep their names (`schedular` too) and what is not said keeps the released
+behaviour. No torch here: the launcher reads a config before any process starts.
+"""
+
+import difflib
+import io
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from utils.errors import InputError, listed
+
+RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
+MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are unused, as released
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (SPEC 4)."""
+
+    opt: Literal["adamW"] = "adamW"
+    lr: float = 6e-5
+    weight_decay: float = 0.01
+    lr_mult: float = 2.0
+    lr_mult_heads: bool = False  # whether lr_mult reaches what is not in an encoder (released: nothing)
+
+
+@dataclass(frozen=True)
+class SchedularConfig:
+    """Warm-up and decay (SPEC 4); the misspelling is the released key."""
+
+    sched: Literal["linear"] = "linear"
+    lr: float = 6e-5  # unused, as released: the optimizer's counts
+    epochs: int = 50
+    num_warmup_steps: float = 0.1  # a fraction below 1, or a count of steps
+
+
+@dataclass(frozen=True)
+class VisionSizes:
+    """`vision_config`: Swin's sizes as released, or `backbone`, any timm model, with its `ckpt`."""
+
+    ckpt: str | None = None  # start file; null: random weights
+    vision_width: int = 768
+    image_res: int = 224
+    window_size: int = 7
+    patch_size: int = 4
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    backbone: str | None = None
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """The drawn data set of the demo, made before training where `folder` lacks it."""
+
+    folder: str
+    seed: int = 0
+    train: int = 1200
+    val: int = 150
+    test: int = 200
+    size: int = 112
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. Paths are relative to the folder the program runs in."""
+
+    # Data
+    train_file: tuple[str, ...]
+    val_file: str
+    test_file: str
+    image_root: str
+    scenes: ScenesConfig | None = None
+    image_res: int = 224
+    max_tokens: int = 47
+    batch_size_train: int = 128  # pictures (with captions_per_image 1: captions) per process
+    batch_size_test: int = 128
+    batch_size_test_text: int = 128
+    captions_per_image: int = 1  # above 1 an epoch passes over pictures, each with this many captions
+    randaugment_ops: int = 2
+    quarter_turns: bool = False
+    num_workers: int = 4
+    k_test: int = 512  # of the released YAMLs; nothing reads it, here as there
+
+    # Encoders and their starts (null: random weights)
+    vision_config: str = "configs/config_swinT_224.json"
+    use_swin: bool = True
+    patch_size: int = 32
+    vision_trained_stages: int | None = None  # the last so many stages of a timm backbone; null: all
+    vision_fixed_bn: bool = False
+    prior_backbone: str = "resnet50"
+    resnet_ckpt: str | None = "data/aid_28-rsp-resnet-50-ckpt.pth"
+    finetune_conv: bool = False
+    text_config: str = "configs/config_bert.json"
+    text_encoder: str | None = "data/bert-base-uncased"
+    tokenizer: str | None = None  # a folder with a vocabulary; null: that of text_encoder
+
+    # Heads
+    is_baseline: bool = False
+    embed_dim: int = 512
+    filter_size: int = 40
+    instru_num: int = 2
+    cycle_num: int = 3
+    head: int = 8
+    dropout_r: float = 0.2
+
+    # Losses
+    temp1: float = 0.07
+    temp2: float = 0.07
+    use_affil_loss: bool = True
+    use_triplet_loss: bool = False
+    center_factor: float = 1.0
+
+    # Flaws of the released code; the defaults are the released behaviour
+    mask_padding: bool = False
+    prior_batch_stats: bool = True  # the frozen prior's batch norm in training mode
+    select_on: Literal["test", "val"] = "test"
+    gather_grad: Literal["local", "full"] = "local"
+    same_class_negatives: bool = True
+    center_scope: Literal["process", "global"] = "process"
+    clamp_temp: bool = False
+
+    # Optimisation
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedular: SchedularConfig = field(default_factory=SchedularConfig)
+    average_decay: float = 0.0  # exponential average of the weights, kept for evaluation; 0: none
+    precision: Literal["float32", "bf16", "auto"] = "float32"  # auto: bf16 where the processor has it
+
+    # Read from the files that vision_config and text_config name
+    vision_sizes: VisionSizes = field(default_factory=VisionSizes)
+    text_sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML, JSON and checkpoints, as a released YAML has them (files by name)."""
+        values = asdict(self) | {"train_file": list(self.train_file)}
+        del values["vision_sizes"], values["text_sizes"]
+        if self.scenes is None:
+            del values["scenes"]
+        return values
+
+    @property
+    def tokenizer_folder(self) -> str | None:
+        """Where the vocabulary is."""
+        return self.tokenizer or self.text_encoder
+
+    @property
+    def vision_start(self) -> str | None:
+        """The picture encoder's start file; the released ViT has its own, fixed one."""
+        if self.use_swin or self.vision_sizes.backbone:
+            return self.vision_sizes.ckpt
+        return RELEASED_VIT_START
+
+
+def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and `key=value` overrides (dotted for nested keys) into a config.
+
+    Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind.
+    """
+    values = read_yaml(file)
+    for override in overrides or []:
+        _apply_override(values, override)
+    return config_from_dict(values)
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping a YAML 1.2 file holds (there `6e-5` is a number)."""
+    try:
+        values = YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"config {file} cannot be read ({error.strerror}); name an existing YAML file"
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config {file} holds no keys; expected 'key: value' lines")
+    return values
+
+
+def write_yaml(values: Mapping[str, Any], file: Path) -> None:
+    """Write plain values as YAML, whole or not at all."""
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(dict(values), text)
+    beside = file.with_name(file.name + ".partial")
+    beside.write_text(text.getvalue(), encoding="utf-8")
+    beside.replace(file)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Plain values (a released YAML's) to a typed, checked, immutable config.
+
+    Reads the two JSON files that `vision_config` and `text_config` name. Raises InputError naming every
+    unknown key (with the nearest known one), wrong kind and impossible size, counted, the first five shown.
+    """
+    known = dict(values)
+    problems = [
+        f"'{key}' is read from its JSON file"
+        for key in ("vision_sizes", "text_sizes")
+        if known.pop(key, None)
+    ]
+    if isinstance(known.get("train_file"), str):
+        known["train_file"] = [known["train_file"]]
+    read = _read_fields(Config, known, "", problems)
+    if problems:
+        raise InputError(f"config: {listed(problems)}")
+    sizes = _read_json(read.get("vision_config", Config.vision_config), "vision_config")
+    read["vision_sizes"] = VisionSizes(**_read_fields(VisionSizes, sizes, "vision_config.", problems))
+    text_sizes = _read_json(read.get("text_config", Config.text_config), "text_config")
+    read["text_sizes"] = types.MappingProxyType(text_sizes)
+    config = Config(**read) if not problems else None
+    problems += _impossible(config) if config else []
+    if problems:
+        raise InputError(f"config: {listed(problems)}")
+    return config
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--override {override!r} is not of the form key=value")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"--override {override!r}: {' '.join(str(error).split())}") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--override {override!r}: '{parent}' has no keys of its own")
+    values[leaf] = value
+
+
+def _read_json(file: str, key: str) -> dict[str, Any]:
+    try:
+        sizes = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{key} {file} cannot be read ({error.strerror}); name an existing JSON file"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{key} {file} is not JSON: {error}") from None
+    if not isinstance(sizes, dict):
+        raise InputError(f"{key} {file} holds no keys; expected a JSON object of sizes")
+    return sizes
+
+
+def _read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
+    """The values of a dataclass's fields, each of its declared type; what is wrong goes to `problems`."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            problems.append(
+                f"unknown key '{prefix}{key}'" + (f", nearest is '{prefix}{near[0]}'" if near else "")
+            )
+    read = {}
+    for f in fields(kind):
+        if f.name in values:
+            try:
+                read[f.name] = _typed(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
+            except (TypeError, ValueError):
+                wanted = _describe(hints[f.name])
+                problems.append(f"'{prefix}{f.name}' is {values[f.name]!r}, expected {wanted}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            problems.append(f"'{prefix}{f.name}' is missing")
+    return read
+
+
+def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+    """`value` as `hint` says, or TypeError or ValueError."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ValueError
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return tuple(_typed(item, typing.get_args(hint)[0], name, problems) for item in value)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise TypeError
+        before = len(problems)
+        read = _read_fields(hint, value, f"{name}.", problems)
+        return hint(**read) if len(problems) == before else None
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return float(value)  # "6e-5" is text to a YAML 1.1 reader
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(
+            "null" if kind is type(None) else _describe(kind) for kind in typing.get_args(hint)
+        )
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each {_describe(typing.get_args(hint)[0])}"
+    return names.get(hint, "keys of its own")
+
+
+def _impossible(c: Config) -> list[str]:
+    """Sizes and choices that cannot work together, found without building anything."""
+    at_least_one = (
+        "image_res max_tokens batch_size_train batch_size_test batch_size_test_text captions_per_image patch_size "
+        "embed_dim filter_size instru_num cycle_num head"
+    )
+    problems = [
+        f"'{name}' is {getattr(c, name)}, must be at least 1"
+        for name in at_least_one.split()
+        if getattr(c, name) < 1
+    ]
+    problems += [
+        f"'{name}' is {getattr(c, name)}, must be above 0"
+        for name in ("temp1", "temp2")
+        if getattr(c, name) <= 0
+    ]
+    if problems:
+        return problems
+    if not c.train_file:
+        problems.append("'train_file' names no file")
+    if c.use_affil_loss and c.use_triplet_loss:
+        problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
+    if not 0 <= c.dropout_r < 1:
+        problems.append(f"'dropout_r' is {c.dropout_r}, must be at least 0 and below 1")
+    if not 0 <= c.average_decay < 1:
+        problems.append(f"'average_decay' is {c.average_decay}, must be at least 0 and below 1")
+    if c.num_workers < 0 or c.randaugment_ops < 0:
+        problems.append("'num_workers' and 'randaugment_ops' must be at least 0")
+    if c.optimizer.lr <= 0 or c.schedular.epochs < 1 or c.schedular.num_warmup_steps < 0:
+        problems.append(
+            "'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0"
+        )
+    if not c.is_baseline and c.embed_dim % c.head:
+        problems.append(f"'head' {c.head} does not divide 'embed_dim' {c.embed_dim}; choose heads that do")
+    hidden, heads = c.text_sizes.get("hidden_size"), c.text_sizes.get("num_attention_heads")
+    if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
+        problems.append(
+            f"num_attention_heads {heads} does not divide hidden_size {hidden} in {c.text_config}"
+        )
+    positions = c.text_sizes.get("max_position_embeddings")
+    if isinstance(positions, int) and c.max_tokens > positions:
+        problems.append(f"'max_tokens' {c.max_tokens} is over the {positions} positions of {c.text_config}")
+    return problems + _impossible_pictures(c)
+
+
+def _impossible_pictures(c: Config) -> list[str]:
+    """Picture sizes against the encoder; a timm backbone's own tokens are counted when it is built."""
+    sizes = c.vision_sizes
+    if sizes.backbone:
+        return []
+    if c.use_swin:
+        if len(sizes.depths) != len(sizes.num_heads):
+            return [f"depths and num_heads of {c.vision_config} name different numbers of stages"]
+        widths = [sizes.embed_dim * 2**stage for stage in range(len(sizes.depths))]
+        uneven = [
+            f"{h} heads do not divide width {w}"
+            for w, h in zip(widths, sizes.num_heads, strict=True)
+            if w % h
+        ]
+        if uneven:
+            return [f"{c.vision_config}: {uneven[0]}"]
+        if sizes.vision_width != widths[-1]:
+            return [
+                f"{c.vision_config}: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"
+            ]
+        stride = sizes.patch_size * 2 ** (len(sizes.depths) - 1)
+    else:
+        stride = c.patch_size
+    if c.image_res % stride:
+        return [f"'image_res' {c.image_res} is no multiple of the encoder's stride {stride}"]
+    tokens = min(1 + (c.image_res // stride) ** 2, MAX_PICTURE_TOKENS)
+    if not c.is_baseline and c.filter_size > tokens:
+        return [f"'filter_size' {c.filter_size} is over the {tokens} picture tokens there are"]
+    return []

@@ -1,0 +1,29 @@
+"""What the user gave is wrong: one line that says what, where and what to do, and a non-zero exit."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class InputError(Exception):
+    """A mistake in what came from outside (config, data, weights, command line), told in one line."""
+
+
+def listed(problems: list[str], shown: int = 5) -> str:
+    """All problems counted, the first `shown` of them named: `3 problems: a; b; c`."""
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+    return f"{count}: {'; '.join(problems[:shown])}{more}"
+
+
+def run_cli(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit: an `InputError` is one `error:` line (from rank 0) and status 2."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
