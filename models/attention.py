@@ -38,9 +38,7 @@ class AttentionUnit(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(dim, heads, dropout)
         # Numbered, not named: weight decay goes by name, and the released one decays this inner LayerNorm.
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.LayerNorm(2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, 2 * dim), nn.LayerNorm(2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)

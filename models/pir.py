@@ -61,9 +61,7 @@ class PIR(nn.Module):
         """
         mask = None
         if self.mask_padding:
-            mask = (
-                attention_mask if attention_mask is not None else ids != self.text_encoder.config.pad_token_id
-            )
+            mask = attention_mask if attention_mask is not None else ids != self.text_encoder.config.pad_token_id
         seen = mask if mask is not None else torch.ones_like(ids)
         tokens = self.text_proj(self.text_encoder(ids, attention_mask=seen).last_hidden_state)  # [B, L, D]
         summary = tokens[:, 0]
@@ -90,11 +88,7 @@ class PIR(nn.Module):
         with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
             if self.use_triplet_loss:
                 return {"loss_triplet": triplet_loss(v, t, gather_grad=self.gather_grad)}
-            losses = {
-                "loss_contr": contrastive_loss(
-                    v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad
-                )
-            }
+            losses = {"loss_contr": contrastive_loss(v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad)}
             if self.use_affil_loss:
                 losses["loss_affil"] = affiliation_loss(
                     v,

@@ -69,9 +69,8 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     ]
     if misshapen:
         first = misshapen[0]
-        problems.append(
-            f"{len(misshapen)} of another shape, first '{first}' {list(given[first].shape)} for {list(ours[first].shape)}"
-        )
+        shapes = f"{list(given[first].shape)} for {list(ours[first].shape)}"
+        problems.append(f"{len(misshapen)} of another shape, first '{first}' {shapes}")
     if problems:
         raise InputError(f"the weights do not fit the config's model: {'; '.join(problems)}")
     with torch.no_grad():

@@ -4,20 +4,14 @@ The keys of the released YAMLs keep their names (`schedular` too) and what is no
 behaviour. No torch here: the launcher reads a config before any process starts.
 """
 
-import difflib
-import io
-import json
 import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from utils.errors import InputError, listed
+from utils.typed import apply_override, read_fields, read_json, read_yaml
 
 RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
 MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are unused, as released
@@ -168,34 +162,8 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
     """
     values = read_yaml(file)
     for override in overrides or []:
-        _apply_override(values, override)
+        apply_override(values, override)
     return config_from_dict(values)
-
-
-def read_yaml(file: str | Path) -> dict[str, Any]:
-    """The mapping a YAML 1.2 file holds (there `6e-5` is a number)."""
-    try:
-        values = YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"config {file} cannot be read ({error.strerror}); name an existing YAML file"
-        ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"config {file} holds no keys; expected 'key: value' lines")
-    return values
-
-
-def write_yaml(values: Mapping[str, Any], file: Path) -> None:
-    """Write plain values as YAML, whole or not at all."""
-    text = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
-    yaml.dump(dict(values), text)
-    beside = file.with_name(file.name + ".partial")
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    beside.replace(file)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
@@ -205,19 +173,15 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     unknown key (with the nearest known one), wrong kind and impossible size, counted, the first five shown.
     """
     known = dict(values)
-    problems = [
-        f"'{key}' is read from its JSON file"
-        for key in ("vision_sizes", "text_sizes")
-        if known.pop(key, None)
-    ]
+    problems = [f"'{key}' is read from its JSON file" for key in ("vision_sizes", "text_sizes") if known.pop(key, None)]
     if isinstance(known.get("train_file"), str):
         known["train_file"] = [known["train_file"]]
-    read = _read_fields(Config, known, "", problems)
+    read = read_fields(Config, known, "", problems)
     if problems:
         raise InputError(f"config: {listed(problems)}")
-    sizes = _read_json(read.get("vision_config", Config.vision_config), "vision_config")
-    read["vision_sizes"] = VisionSizes(**_read_fields(VisionSizes, sizes, "vision_config.", problems))
-    text_sizes = _read_json(read.get("text_config", Config.text_config), "text_config")
+    sizes = read_json(read.get("vision_config", Config.vision_config), "vision_config")
+    read["vision_sizes"] = VisionSizes(**read_fields(VisionSizes, sizes, "vision_config.", problems))
+    text_sizes = read_json(read.get("text_config", Config.text_config), "text_config")
     read["text_sizes"] = types.MappingProxyType(text_sizes)
     config = Config(**read) if not problems else None
     problems += _impossible(config) if config else []
@@ -226,98 +190,19 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     return config
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"--override {override!r} is not of the form key=value")
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--override {override!r}: {' '.join(str(error).split())}") from None
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise InputError(f"--override {override!r}: '{parent}' has no keys of its own")
-    values[leaf] = value
-
-
-def _read_json(file: str, key: str) -> dict[str, Any]:
-    try:
-        sizes = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
+def process_batch(batch_size_train: int, global_batch: int | None, processes: int) -> int:
+    """The batch of one process: the config's, or its share of `--bs`, which is over all processes."""
+    if global_batch is None:
+        return batch_size_train
+    if global_batch < 1:
+        raise InputError(f"--bs {global_batch} is not a batch size: give 1 or more")
+    if global_batch % processes:
+        below = global_batch - global_batch % processes
+        fitting = f"{below} or {below + processes}" if below else str(processes)
         raise InputError(
-            f"{key} {file} cannot be read ({error.strerror}); name an existing JSON file"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{key} {file} is not JSON: {error}") from None
-    if not isinstance(sizes, dict):
-        raise InputError(f"{key} {file} holds no keys; expected a JSON object of sizes")
-    return sizes
-
-
-def _read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
-    """The values of a dataclass's fields, each of its declared type; what is wrong goes to `problems`."""
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            problems.append(
-                f"unknown key '{prefix}{key}'" + (f", nearest is '{prefix}{near[0]}'" if near else "")
-            )
-    read = {}
-    for f in fields(kind):
-        if f.name in values:
-            try:
-                read[f.name] = _typed(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
-            except (TypeError, ValueError):
-                wanted = _describe(hints[f.name])
-                problems.append(f"'{prefix}{f.name}' is {values[f.name]!r}, expected {wanted}")
-        elif f.default is MISSING and f.default_factory is MISSING:
-            problems.append(f"'{prefix}{f.name}' is missing")
-    return read
-
-
-def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
-    """`value` as `hint` says, or TypeError or ValueError."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if typing.get_origin(hint) is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise ValueError
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        return tuple(_typed(item, typing.get_args(hint)[0], name, problems) for item in value)
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise TypeError
-        before = len(problems)
-        read = _read_fields(hint, value, f"{name}.", problems)
-        return hint(**read) if len(problems) == before else None
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        return float(value)  # "6e-5" is text to a YAML 1.1 reader
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if type(value) is not hint:
-        raise TypeError
-    return value
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(typing.get_args(hint))
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return " or ".join(
-            "null" if kind is type(None) else _describe(kind) for kind in typing.get_args(hint)
+            f"--bs {global_batch}, the global batch, does not divide by {processes} processes: try {fitting}"
         )
-    if typing.get_origin(hint) is tuple:
-        return f"a list, each {_describe(typing.get_args(hint)[0])}"
-    return names.get(hint, "keys of its own")
+    return global_batch // processes
 
 
 def _impossible(c: Config) -> list[str]:
@@ -327,14 +212,10 @@ def _impossible(c: Config) -> list[str]:
         "embed_dim filter_size instru_num cycle_num head"
     )
     problems = [
-        f"'{name}' is {getattr(c, name)}, must be at least 1"
-        for name in at_least_one.split()
-        if getattr(c, name) < 1
+        f"'{name}' is {getattr(c, name)}, must be at least 1" for name in at_least_one.split() if getattr(c, name) < 1
     ]
     problems += [
-        f"'{name}' is {getattr(c, name)}, must be above 0"
-        for name in ("temp1", "temp2")
-        if getattr(c, name) <= 0
+        f"'{name}' is {getattr(c, name)}, must be above 0" for name in ("temp1", "temp2") if getattr(c, name) <= 0
     ]
     if problems:
         return problems
@@ -349,16 +230,12 @@ def _impossible(c: Config) -> list[str]:
     if c.num_workers < 0 or c.randaugment_ops < 0:
         problems.append("'num_workers' and 'randaugment_ops' must be at least 0")
     if c.optimizer.lr <= 0 or c.schedular.epochs < 1 or c.schedular.num_warmup_steps < 0:
-        problems.append(
-            "'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0"
-        )
+        problems.append("'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0")
     if not c.is_baseline and c.embed_dim % c.head:
         problems.append(f"'head' {c.head} does not divide 'embed_dim' {c.embed_dim}; choose heads that do")
     hidden, heads = c.text_sizes.get("hidden_size"), c.text_sizes.get("num_attention_heads")
     if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
-        problems.append(
-            f"num_attention_heads {heads} does not divide hidden_size {hidden} in {c.text_config}"
-        )
+        problems.append(f"num_attention_heads {heads} does not divide hidden_size {hidden} in {c.text_config}")
     positions = c.text_sizes.get("max_position_embeddings")
     if isinstance(positions, int) and c.max_tokens > positions:
         problems.append(f"'max_tokens' {c.max_tokens} is over the {positions} positions of {c.text_config}")
@@ -374,17 +251,11 @@ def _impossible_pictures(c: Config) -> list[str]:
         if len(sizes.depths) != len(sizes.num_heads):
             return [f"depths and num_heads of {c.vision_config} name different numbers of stages"]
         widths = [sizes.embed_dim * 2**stage for stage in range(len(sizes.depths))]
-        uneven = [
-            f"{h} heads do not divide width {w}"
-            for w, h in zip(widths, sizes.num_heads, strict=True)
-            if w % h
-        ]
+        uneven = [f"{h} heads do not divide width {w}" for w, h in zip(widths, sizes.num_heads, strict=True) if w % h]
         if uneven:
             return [f"{c.vision_config}: {uneven[0]}"]
         if sizes.vision_width != widths[-1]:
-            return [
-                f"{c.vision_config}: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"
-            ]
+            return [f"{c.vision_config}: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"]
         stride = sizes.patch_size * 2 ** (len(sizes.depths) - 1)
     else:
         stride = c.patch_size

@@ -25,6 +25,11 @@ def start(device: str = "auto") -> torch.device:
     return chosen
 
 
+def announced_world_size() -> int:
+    """The number of processes a launcher announced, before they join; 1 when alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def stop() -> None:
     """Leave the group, if one was joined."""
     if dist.is_initialized():

@@ -66,6 +66,4 @@ def retrieval_metrics(scores: Tensor | np.ndarray, own_image_of_text: Sequence[i
     own = torch.as_tensor(own_image_of_text, device=scores.device)
     if not bool(scores.isfinite().all()):
         raise ValueError("the similarities are not all finite")
-    return recall(
-        text_ranks(scores, torch.arange(len(scores), device=scores.device), own), image_ranks(scores.T, own)
-    )
+    return recall(text_ranks(scores, torch.arange(len(scores), device=scores.device), own), image_ranks(scores.T, own))

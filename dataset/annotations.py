@@ -1,0 +1,167 @@
+"""Annotation files -> checked, immutable records. Imports no torch: the launcher reads them too."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset.captions import clean_caption
+from utils.errors import InputError, listed
+
+_NAMES = {str: "a string", int: "a whole number", list: "a list"}
+
+
+class TrainRecord(NamedTuple):
+    """One caption and its picture; `image_id` counts the pictures from 0 in order of first appearance."""
+
+    caption: str
+    image: str
+    image_id: int
+    label: int | None
+    label_name: str | None
+
+
+class EvaluationSet(NamedTuple):
+    """Pictures and cleaned captions in file order, the captions of a picture together.
+
+    `own_image_of_text[i]` is the position in `images` of caption i's picture; `labels` has one a picture.
+    """
+
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    own_image_of_text: list[int]
+    labels: list[int] | None
+
+
+def read_train(
+    files: Sequence[str | Path], image_root: str | Path, *, max_words: int = 30, labels_required: bool
+) -> list[TrainRecord]:
+    """Every caption of the train annotation files, one file after another.
+
+    Raises `InputError` that counts the problems of all files and names the first by file and record (from 1).
+    """
+    if not files:
+        raise InputError("train_file names no annotation file")
+    pictures = _Pictures(image_root)
+    problems: list[str] = []
+    records: list[TrainRecord] = []
+    image_of_id: dict[int, str] = {}  # in the files' own ids
+    dense_ids: dict[int, int] = {}
+    for file in files:
+        for number, entry in enumerate(_entries(file, caption_type=str), 1):
+            try:
+                caption = clean_caption(_field(entry, "caption", str), max_words)
+                image = pictures.path(_field(entry, "image", str))
+                image_id = _field(entry, "image_id", int)
+                label = _field(entry, "label", int, required=labels_required)
+                label_name = _field(entry, "label_name", str, required=False)
+                if image_of_id.setdefault(image_id, image) != image:
+                    raise InputError(f"image_id {image_id} belongs to {image_of_id[image_id]!r} already")
+            except InputError as problem:
+                problems.append(f"{file} record {number}: {problem}")
+                continue
+            dense_id = dense_ids.setdefault(image_id, len(dense_ids))
+            records.append(TrainRecord(caption, image, dense_id, label, label_name))
+    if problems:
+        raise InputError(listed(problems))
+    return records
+
+
+def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int = 30) -> EvaluationSet:
+    """The pictures and captions of a val or test annotation file.
+
+    Raises `InputError` that counts the problems and names the first, by file and record (from 1).
+    """
+    pictures = _Pictures(image_root)
+    problems: list[str] = []
+    record_of_image: dict[str, int] = {}
+    captions: list[str] = []
+    own_image_of_text: list[int] = []
+    labels: list[int | None] = []
+    for number, entry in enumerate(_entries(file, caption_type=list), 1):
+        try:
+            cleaned = _captions(entry, max_words)
+            image = pictures.path(_field(entry, "image", str))
+            label = _field(entry, "label", int, required=False)
+            if image in record_of_image:
+                raise InputError(f"image {image!r} is in record {record_of_image[image]} already")
+        except InputError as problem:
+            problems.append(f"{file} record {number}: {problem}")
+            continue
+        own_image_of_text += [len(record_of_image)] * len(cleaned)
+        record_of_image[image] = number
+        captions += cleaned
+        labels.append(label)
+    if problems:
+        raise InputError(listed(problems))
+    known = [label for label in labels if label is not None]
+    if known and len(known) < len(labels):
+        raise InputError(f"{file}: {len(known)} of {len(labels)} records have a label: label all or none")
+    return EvaluationSet(tuple(record_of_image), tuple(captions), own_image_of_text, known or None)
+
+
+class _Pictures:
+    """The picture files under `image_root`, each found on disk once however many captions it has."""
+
+    def __init__(self, image_root: str | Path) -> None:
+        self.root = os.fspath(image_root)
+        self.found: dict[str, str] = {}
+        if not os.path.isdir(self.root):
+            raise InputError(f"image_root {self.root!r} is not a folder: it must hold the pictures")
+
+    def path(self, image: str) -> str:
+        """`image_root/image`; `InputError` where that lies outside `image_root` or is no file."""
+        if image not in self.found:
+            inside = os.path.normpath(image)
+            if os.path.isabs(inside) or inside.split(os.sep)[0] == os.pardir:
+                raise InputError(f"image {image!r} lies outside image_root {self.root!r}")
+            path = os.path.join(self.root, inside)
+            if not os.path.isfile(path):
+                raise InputError(f"image {image!r} is not in image_root {self.root!r}")
+            self.found[image] = path
+        return self.found[image]
+
+
+def _entries(file: str | Path, caption_type: type) -> list[Any]:
+    """The records of an annotation file, whose captions should be of `caption_type`."""
+    try:
+        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the annotation file {file}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not a JSON annotation file, or is cut short: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{file} must be a JSON list of at least one record")
+    found = entries[0].get("caption") if isinstance(entries[0], dict) else None
+    if caption_type is str and isinstance(found, list):
+        raise InputError(f"{file} is an evaluation file (record 1 has a list of captions), not a train file")
+    if caption_type is list and isinstance(found, str):
+        raise InputError(f"{file} is a train file (record 1 has one caption), not an evaluation file")
+    return entries
+
+
+def _captions(entry: Any, max_words: int) -> list[str]:
+    """The cleaned captions of an evaluation record."""
+    raw_captions = _field(entry, "caption", list)
+    if not raw_captions:
+        raise InputError("'caption' is an empty list")
+    if not all(isinstance(raw, str) for raw in raw_captions):
+        raise InputError("'caption' must hold strings only")
+    return [clean_caption(raw, max_words) for raw in raw_captions]
+
+
+def _field(entry: Any, name: str, kind: type, *, required: bool = True) -> Any:
+    """`entry[name]`, checked to be of exactly this type (so that true is no number); None if absent."""
+    if not isinstance(entry, dict):
+        raise InputError("is not a JSON object")
+    if name not in entry:
+        if required:
+            raise InputError(f"has no {name!r}")
+        return None
+    value = entry[name]
+    if type(value) is not kind:
+        raise InputError(f"{name!r} must be {_NAMES[kind]}, not {value!r:.40}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise InputError(f"{name!r} {value!r:.40} does not fit 64 bits")
+    return value

@@ -1,0 +1,246 @@
+"""The train and evaluation datasets and their loaders.
+
+Everything random about a train item comes from one seed the sampler sends with its index, so an epoch is the
+same whatever ran before it and however many workers load it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from transformers import PreTrainedTokenizerBase
+
+from dataset.annotations import EvaluationSet, TrainRecord
+from dataset.transforms import Transform, load_picture
+from utils.errors import InputError
+
+# Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
+# it prints a warning at every fork unless this is set).
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class TrainBatch(NamedTuple):
+    """B pictures with k captions each; rows i*k to i*k+k-1 of the caption fields belong to picture i."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    ids: Tensor  # int64 [k*B, L]
+    attention_mask: Tensor  # int64 [k*B, L], 0 on padding
+    idx: Tensor  # int64 [k*B], the picture's image id
+    label: Tensor | None  # int64 [k*B], the picture's scene; None where a record has no label
+    captions: list[str]  # k*B
+
+
+class ImageBatch(NamedTuple):
+    """Evaluation pictures and their positions in the evaluation set."""
+
+    indices: Tensor  # int64 [b]
+    images: Tensor  # uint8 [b, 3, H, W]
+
+
+class CaptionBatch(NamedTuple):
+    """Evaluation captions and their positions in the evaluation set."""
+
+    indices: Tensor  # int64 [b]
+    ids: Tensor  # int64 [b, L]
+    attention_mask: Tensor  # int64 [b, L], 0 on padding
+
+
+class TrainItem(NamedTuple):
+    """A transformed picture and k records of it."""
+
+    image: Tensor  # uint8 [3, H, W]
+    records: list[TrainRecord]
+
+
+class TrainDataset(Dataset):
+    """An item a caption (released), or with `captions_per_image` above 1 an item a picture with that many.
+
+    A picture's captions are drawn without replacement, and cycled through where it has too few. Items are
+    asked for by `(index, seed)`: the seed decides the captions drawn and the picture's augmentation.
+    """
+
+    def __init__(self, records: Sequence[TrainRecord], transform: Transform, *, captions_per_image: int = 1) -> None:
+        self.transform = transform
+        self.captions_per_image = captions_per_image
+        self.groups: list[list[TrainRecord]]  # the records an item draws from
+        if captions_per_image == 1:
+            self.groups = [[record] for record in records]
+        else:
+            of_image: dict[int, list[TrainRecord]] = {}
+            for record in records:
+                of_image.setdefault(record.image_id, []).append(record)
+            self.groups = list(of_image.values())
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index_and_seed: tuple[int, int]) -> TrainItem:
+        index, seed = index_and_seed
+        group = self.groups[index]
+        with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
+            torch.default_generator.manual_seed(seed)
+            order = torch.randperm(len(group)).tolist()
+            drawn = [group[order[i % len(group)]] for i in range(self.captions_per_image)]
+            image = self.transform(load_picture(drawn[0].image))
+        return TrainItem(image, drawn)
+
+
+class SeededSampler(DistributedSampler):
+    """torch's distributed sampler, giving `(index, seed)`: the seed differs by entry and by epoch."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        seeds = torch.randint(2**32, (len(self.dataset),), generator=generator).tolist()
+        return ((index, seeds[index]) for index in super().__iter__())
+
+
+class PictureLoader(DataLoader):
+    """A `DataLoader` that leaves the process's random numbers alone.
+
+    A worker's `InputError` arrives as the one line it was, not as a traceback.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, generator=torch.Generator(), **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+            return
+        except InputError as error:
+            # torch's frames and the error hold each other, and in a garbage cycle the queues may be closed
+            # before the workers were told to end, which then takes seconds each.
+            error.__traceback__ = None
+            line = str(error).splitlines()[-1].rpartition("InputError: ")[2]
+        raise InputError(line)
+
+
+def train_loader(
+    records: Sequence[TrainRecord],
+    *,
+    transform: Transform,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    captions_per_image: int = 1,
+    num_workers: int = 0,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    max_length: int,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Loader of `TrainBatch`es of `batch_size` pictures a process; the last partial batch is dropped.
+
+    Call `loader.sampler.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens.
+    """
+    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image)
+    sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
+    if len(sampler) < batch_size:
+        raise InputError(
+            f"the train set gives a process {len(sampler)} entries, less than one batch of {batch_size}: "
+            "use a smaller batch"
+        )
+    return PictureLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=partial(_collate_train, tokenizer=tokenizer, max_length=max_length),
+        pin_memory=pin_memory,
+        drop_last=True,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def evaluation_images_loader(
+    evaluation_set: EvaluationSet,
+    transform: Transform,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Loader of this process's `ImageBatch`es; which pictures share a batch depends on `batch_size` alone."""
+    return PictureLoader(
+        _EvaluationImages(evaluation_set.images, transform),
+        batch_sampler=_share(range(len(evaluation_set.images)), batch_size, rank, world_size),
+        num_workers=num_workers,
+        collate_fn=_collate_images,
+        pin_memory=pin_memory,
+    )
+
+
+def caption_batches(
+    captions: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    max_tokens: int,
+    *,
+    group_by_length: bool,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[CaptionBatch]:
+    """This process's batches of the captions, cut at `max_tokens`, padded to the longest of their batch.
+
+    Which captions share a batch does not depend on the number of processes: consecutive ones (released: an
+    embedding without attention mask depends on its batch), or with `group_by_length` those of near length.
+    """
+    order: Sequence[int] = range(len(captions))
+    if group_by_length:
+        lengths = [len(ids) for ids in _encode(tokenizer, captions, max_tokens).input_ids]
+        order = sorted(order, key=lengths.__getitem__)
+    return [
+        CaptionBatch(torch.tensor(indices), *_tokens(tokenizer, [captions[i] for i in indices], max_tokens))
+        for indices in _share(order, batch_size, rank, world_size)
+    ]
+
+
+class _EvaluationImages(Dataset):
+    def __init__(self, images: Sequence[str], transform: Transform) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        return index, self.transform(load_picture(self.images[index]))
+
+
+def _share(order: Sequence[int], batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """`order` cut into whole batches, of which this process takes every `world_size`-th."""
+    starts = range(0, len(order), batch_size)[rank::world_size]
+    return [list(order[start : start + batch_size]) for start in starts]
+
+
+def _collate_train(items: list[TrainItem], *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TrainBatch:
+    records = [record for item in items for record in item.records]  # k*B
+    captions = [record.caption for record in records]
+    labels = [record.label for record in records]
+    return TrainBatch(
+        default_collate([item.image for item in items]),  # in a worker, straight into shared memory
+        *_tokens(tokenizer, captions, max_length),
+        idx=torch.tensor([record.image_id for record in records]),
+        label=None if None in labels else torch.tensor(labels),
+        captions=captions,
+    )
+
+
+def _collate_images(items: list[tuple[int, Tensor]]) -> ImageBatch:
+    return ImageBatch(*default_collate(items))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask `[b, L]`, L the longest caption's tokens."""
+    encoded = _encode(tokenizer, captions, max_length, padding="longest", return_tensors="pt")
+    return encoded.input_ids, encoded.attention_mask
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int, **options: Any) -> Any:
+    return tokenizer(list(captions), truncation=True, max_length=max_length, return_token_type_ids=False, **options)

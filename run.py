@@ -1,0 +1,193 @@
+"""One experiment on one machine or several: task + machines -> one torch.distributed.launch command line."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from dataset.annotations import read_evaluation, read_train
+from utils.config import config_from_file, process_batch
+from utils.errors import InputError, run_cli
+from utils.launch import (
+    Processes,
+    choices,
+    launcher_environment,
+    processes_for,
+    run_to_end,
+    shell_line,
+    unused_port,
+)
+from utils.output import check_output
+
+ROOT = Path(__file__).resolve().parent
+RETRIEVAL = ROOT / "Retrieval.py"
+TASKS = {
+    "itr_rsitmd": "configs/Retrieval_rsitmd.yaml",
+    "itr_rsicd": "configs/Retrieval_rsicd.yaml",
+    "itr_demo": "configs/Retrieval_demo.yaml",
+    "itr_rsicd_lite": "configs/Retrieval_rsicd_lite.yaml",
+}
+MULTI_MACHINE_PORT = 29500
+
+PRESETS_HELP = """\
+presets of --dist, one process a card:
+  f2 f3 f4        cards 0,1   0,1,2   0,1,2,3
+  f12 f02 f03 l2  cards 1,2   0,2   0,3   2,3
+  gpuN            card N alone
+  auto            every visible card; without one, cpu
+  cpu             one process on the CPU
+  cpuN            N processes on the CPU (gloo)
+Where CUDA_VISIBLE_DEVICES is set, card 0 is the first it names, card 1 the second, and so on.
+
+Relative paths, those inside a config too, are relative to the current folder; only Retrieval.py and a
+task's own config are found beside run.py, wherever it is started.
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (run.py --help lists the arguments)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Launch what the arguments ask for, or print its command; return its exit code."""
+    args = parse(arguments)
+    config = config_file(args)
+    processes = processes_for(args.dist, check_cards=not args.dry_run)
+    check_arguments(args)
+    process_batch(1, args.bs, processes.count * args.nnodes)
+    if not args.dry_run:
+        check_experiment(args, config)
+    command = launch_command(args, config, processes)
+    environment = processes.environment | launcher_environment()
+    if args.dry_run:
+        print(shell_line(command, environment))
+        return 0
+    code = run_to_end(command, environment)
+    if 0 < code < 128:
+        # torch.distributed.launch reports at length that a process failed, after that process has said why.
+        print(f"the run failed (exit code {code}): the reason stands above the launcher's report", file=sys.stderr)
+    return code
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; defaults that depend on other arguments are filled in."""
+    parser = OneLineParser(
+        prog="run.py",
+        description=__doc__,
+        epilog=PRESETS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--task", required=True, help=f"the experiment: {', '.join(TASKS)}")
+    add("--dist", default="auto", help="the cards of this machine to use, a preset below (default: auto)")
+    add("--config", help="config file (default: the task's)")
+    add("--output_dir", help="folder of the results (default: outputs/TASK)")
+    add(
+        "--bs",
+        type=int,
+        help="global batch, over all processes (default, and -1: the config's, per process)",
+    )
+    add("--seed", type=int, default=42, help="seed of the random numbers (default: 42)")
+    add("--checkpoint", help="trained weights to evaluate, or to start from")
+    add("--load_ckpt_from", help="pre-trained weights to start from")
+    add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
+    add(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a config value; repeatable",
+    )
+    add("--resume", action="store_true", help="go on with the run in --output_dir")
+    add("--overwrite", action="store_true", help="replace the run in --output_dir")
+    add("--download", action="store_true", help="allow missing start files to be downloaded")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="print the command; files and the cards of a preset are not looked for",
+    )
+    add("--nnodes", type=int, default=1, help="number of machines (default: 1)")
+    add("--node_rank", type=int, default=0, help="this machine's number, 0 to nnodes - 1 (default: 0)")
+    add("--master_addr", help="address of machine 0 (default with one machine: 127.0.0.1)")
+    port = f"default: an unused one; with several machines {MULTI_MACHINE_PORT}"
+    add("--master_port", type=int, help=f"port of machine 0 ({port})")
+    args = parser.parse_args(arguments)
+
+    args.output_dir = args.output_dir or f"outputs/{args.task}"
+    args.bs = None if args.bs == -1 else args.bs
+    if args.master_port is None:
+        args.master_port = unused_port() if args.nnodes == 1 else MULTI_MACHINE_PORT
+    return args
+
+
+def config_file(args: argparse.Namespace) -> Path:
+    """The config asked for, or else the task's own, beside this file."""
+    if args.task not in TASKS:
+        raise InputError(f"unknown --task {args.task!r}: {choices(args.task, tuple(TASKS))}")
+    return Path(args.config) if args.config else ROOT / TASKS[args.task]
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise InputError for arguments that contradict each other."""
+    if args.nnodes < 1:
+        raise InputError(f"--nnodes {args.nnodes}: at least one machine is needed")
+    if not 0 <= args.node_rank < args.nnodes:
+        raise InputError(
+            f"--node_rank {args.node_rank} is not a machine of --nnodes {args.nnodes}: give 0 to nnodes - 1"
+        )
+    if args.nnodes > 1 and not args.master_addr:
+        raise InputError(f"--nnodes {args.nnodes} needs --master_addr, the address of machine 0")
+    if not 0 < args.master_port < 65536:
+        raise InputError(f"--master_port {args.master_port} is not a port: give 1 to 65535")
+    if args.evaluate and not args.checkpoint:
+        raise InputError("--evaluate needs weights: give --checkpoint FILE")
+
+
+def check_experiment(args: argparse.Namespace, config: Path) -> None:
+    """Tell in one line, before any process starts, what each of them would stumble over."""
+    if not config.is_file():
+        there = ", ".join(f"configs/{file.name}" for file in sorted(ROOT.glob("configs/Retrieval_*.yaml")))
+        raise InputError(f"no config file {config}: beside run.py there are {there or 'none'}")
+    for option in ("checkpoint", "load_ckpt_from"):
+        file = getattr(args, option)
+        if file and not Path(file).is_file():
+            raise InputError(f"--{option}: no file {file} (looked in {Path.cwd()})")
+    check_output(Path(args.output_dir), resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
+    preflight(config, args)
+
+
+def preflight(file: Path, args: argparse.Namespace) -> None:
+    """Read the config and every annotation record; the launcher's own report would bury what is wrong there."""
+    config = config_from_file(file, args.override)
+    if not config.scenes:
+        if not args.evaluate:
+            read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+            read_evaluation(config.val_file, config.image_root)
+        read_evaluation(config.test_file, config.image_root)
+
+
+def launch_command(args: argparse.Namespace, config: Path, processes: Processes) -> list[str]:
+    """The one command: torch.distributed.launch around Retrieval.py, and Retrieval.py's own arguments."""
+    command = [sys.executable, "-m", "torch.distributed.launch", "--use_env"]
+    command += ["--nproc_per_node", str(processes.count), "--nnodes", str(args.nnodes)]
+    command += ["--node_rank", str(args.node_rank)]
+    command += ["--master_addr", args.master_addr or "127.0.0.1", "--master_port", str(args.master_port)]
+    command += [str(RETRIEVAL), "--config", str(config), "--output_dir", args.output_dir]
+    command += ["--seed", str(args.seed), "--device", processes.device]
+    for option in ("bs", "checkpoint", "load_ckpt_from"):
+        value = getattr(args, option)
+        if value not in (None, ""):
+            command += [f"--{option}", str(value)]
+    for override in args.override:
+        command += ["--override", override]
+    flags = ("evaluate", "resume", "overwrite", "download")
+    command += [f"--{flag}" for flag in flags if getattr(args, flag)]
+    return command
+
+
+if __name__ == "__main__":
+    run_cli(main)

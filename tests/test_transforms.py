@@ -1,0 +1,182 @@
+"""Picture loading, the train and evaluation transforms, normalisation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import normalize, to_tensor
+
+from dataset import transforms
+from dataset.transforms import (
+    OPERATIONS,
+    evaluation_transform,
+    load_picture,
+    train_transform,
+)
+from utils.errors import InputError
+from utils.normalisation import PICTURE_MEAN, PICTURE_STD, normalise
+
+PARITY = Path(__file__).parents[2] / "shared" / "parity"
+MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+
+
+def noise(width=64, height=48, seed=0):
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def needs_parity():
+    if not PARITY.exists():
+        pytest.skip("the recorded numbers of the released code are not here")
+
+
+def test_evaluation_pictures_agree_with_the_released_code():
+    needs_parity()
+    for case in json.loads((PARITY / "eval_transform.json").read_text()):
+        image = normalise(evaluation_transform(224)(load_picture(PARITY / case["file"]))[None])[0]
+        torch.testing.assert_close(image.mean((1, 2)), torch.tensor(case["mean"]), atol=1e-3, rtol=0)
+        torch.testing.assert_close(image.std((1, 2)), torch.tensor(case["std"]), atol=1e-3, rtol=0)
+        for place, value in case["at"].items():
+            assert float(image[tuple(json.loads(place))]) == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_agree_with_the_released_code(name):
+    needs_parity()
+    case = json.loads((PARITY / "randaugment.json").read_text())
+    recorded = case["ops"][name]
+    strength = recorded["args"][0] if recorded["args"] else 0.0
+    got = OPERATIONS[name].apply(load_picture(PARITY / case["input"]), strength)
+    assert got.size == load_picture(PARITY / case["input"]).size
+    difference = np.asarray(got, float) - np.asarray(load_picture(PARITY / recorded["file"]), float)
+    assert np.abs(difference[8:-8, 8:-8]).mean() < 2
+    assert abs(strength) == pytest.approx(OPERATIONS[name].strength)  # magnitude 7 of 10
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_of_opposite_sign_mirror_each_other_and_leave_grey(name):
+    assert OPERATIONS[name].signed
+    image, strength = noise(65, 65), OPERATIONS[name].strength
+    moved = {sign: np.asarray(OPERATIONS[name].apply(image, sign * strength), int) for sign in (-1, 1)}
+    assert np.abs(moved[1] - moved[-1]).mean() > 20
+    assert all((pixels == 128).all(axis=2).mean() > 0.02 for pixels in moved.values())
+
+
+def test_only_moves_have_a_random_sign():
+    assert {name for name, operation in OPERATIONS.items() if operation.signed} == set(MOVES)
+    assert len(OPERATIONS) == 10
+
+
+def test_sharpness_wraps_around_as_released():
+    pixels = np.full((5, 5, 3), 200, np.uint8)
+    pixels[2, 2] = 255
+    sharp = np.asarray(OPERATIONS["Sharpness"].apply(Image.fromarray(pixels), 1.36))
+    assert (sharp[2, 2] < 50).all()  # 267 without the wrap
+
+
+def test_each_operation_is_applied_with_probability_one_half(monkeypatch):
+    applied = []
+    counted = transforms.Operation(lambda image, strength: applied.append(strength) or image, 3.0, signed=True)
+    monkeypatch.setattr(transforms, "_OPERATIONS", (counted,) * 10)
+    torch.manual_seed(0)
+    for _ in range(1000):
+        transforms.RandAugment(2)(None)
+    assert len(applied) == pytest.approx(1000, abs=100)  # 2000 draws
+    assert applied.count(-3.0) == pytest.approx(len(applied) / 2, abs=80)
+
+
+def test_operations_are_drawn_with_replacement_from_all_ten(monkeypatch):
+    drawn = []
+    operations = tuple(
+        transforms.Operation(lambda image, _, name=name: drawn[-1].append(name) or image) for name in OPERATIONS
+    )
+    monkeypatch.setattr(transforms, "_OPERATIONS", operations)
+    torch.manual_seed(0)
+    for _ in range(1000):
+        drawn.append([])
+        transforms.RandAugment(2)(None)
+    assert {name for names in drawn for name in names} == set(OPERATIONS)
+    assert any(len(names) == 2 and names[0] == names[1] for names in drawn)
+
+
+def test_a_train_picture_repeats_with_its_seed_and_differs_with_another():
+    def picture(seed):
+        torch.manual_seed(seed)
+        return train_transform(32, quarter_turns=True)(noise())
+
+    first = picture(1)
+    assert first.shape == (3, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, picture(1))
+    assert not torch.equal(first, picture(2))
+
+
+def test_without_operations_a_train_picture_is_a_crop_and_a_flip_only(monkeypatch):
+    def not_expected(*_):
+        raise AssertionError("an operation was applied")
+
+    monkeypatch.setattr(transforms, "_OPERATIONS", (transforms.Operation(not_expected),) * 10)
+    left_to_right = Image.fromarray(np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, 3)).copy())
+    torch.manual_seed(0)
+    signs = set()
+    for _ in range(20):
+        image = train_transform(32, randaugment_ops=0)(left_to_right).int()
+        assert torch.equal(image[:, 0], image[:, -1])  # rows stay alike: nothing turned or sheared
+        crop = (image[0, 0, -1] - image[0, 0, 0]).item()
+        assert 20 < abs(crop) <= 63  # a side of at least sqrt(0.5 * 3/4) of 64
+        signs.add(crop > 0)
+    assert signs == {True, False}
+
+
+def test_quarter_turns_give_each_of_four_turns_exactly():
+    image = noise(32, 32)
+    turned = [image.rotate(90 * k).tobytes() for k in range(4)]
+    torch.manual_seed(0)
+    seen = [turned.index(transforms.quarter_turn(image).tobytes()) for _ in range(100)]
+    assert all(10 < seen.count(k) < 45 for k in range(4))
+
+
+def test_train_transform_turns_only_when_asked():
+    top_to_bottom = Image.fromarray(np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (64, 64, 3)).copy())
+
+    def columns_alike(**options):
+        torch.manual_seed(0)
+        images = [train_transform(32, randaugment_ops=0, **options)(top_to_bottom) for _ in range(20)]
+        return {torch.equal(image[:, :, 0], image[:, :, -1]) for image in images}
+
+    assert columns_alike() == {True}
+    assert columns_alike(quarter_turns=True) == {True, False}
+
+
+def test_evaluation_keeps_the_whole_picture():
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, :4] = pixels[:, -4:] = 255  # a centre crop would lose both edges
+    image = evaluation_transform(20)(Image.fromarray(pixels))
+    assert image.shape == (3, 20, 20) and image.dtype == torch.uint8
+    assert (image[:, :, 0] > 200).all() and (image[:, :, -1] > 200).all()
+
+
+def test_normalise_is_the_usual_two_steps():
+    image = noise()
+    expected = normalize(to_tensor(image), PICTURE_MEAN, PICTURE_STD)
+    got = normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_every_8_bit_picture_is_loaded_as_rgb(tmp_path, mode):
+    noise().convert(mode).save(tmp_path / "a.tif")
+    assert load_picture(tmp_path / "a.tif").mode == "RGB"
+
+
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path):
+    noise(300, 300).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(tmp_path / "deep.tif")
+    for name in ("cut.jpg", "text.jpg", "deep.tif", "absent.jpg"):
+        with pytest.raises(InputError, match=name) as told:
+            load_picture(tmp_path / name)
+        assert "\n" not in str(told.value)

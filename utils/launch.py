@@ -1,0 +1,210 @@
+"""What a launcher needs of its machine: cards and processes, a free port, and one child run to its end."""
+
+import difflib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from utils.errors import InputError
+
+CARD_PRESETS: dict[str, tuple[int, ...]] = {
+    "f2": (0, 1),
+    "f3": (0, 1, 2),
+    "f4": (0, 1, 2, 3),
+    "f12": (1, 2),
+    "f02": (0, 2),
+    "f03": (0, 3),
+    "l2": (2, 3),
+}
+PRESETS = (*CARD_PRESETS, "gpuN", "auto", "cpu", "cpuN")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+KILL_SECONDS = 5  # from asking a command to end to killing it
+RUN_MARK = "PIR_RUN"  # environment variable by which what a command has started is known
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A preset on this machine: how many processes, on which device, with which environment variables."""
+
+    count: int
+    device: str
+    environment: dict[str, str]
+
+
+def processes_for(preset: str, check_cards: bool = True) -> Processes:
+    """The processes `preset` (one of `PRESETS`) means here.
+
+    Card i is the i-th that CUDA_VISIBLE_DEVICES names where it is set, as for every CUDA program.
+    check_cards: look whether the cards are there; `auto` looks in any case.
+    Raises InputError for an unknown preset and for a card that is not there.
+    """
+    if preset == "auto":
+        cards = visible_cards()
+        return card_processes(cards) if cards else cpu_processes(1)
+    if match := re.fullmatch(r"cpu(\d*)", preset):
+        count = int(match[1] or 1)
+        if count == 0:
+            raise InputError("--dist cpu0 starts no process: give cpu1 or more")
+        return cpu_processes(count)
+    if match := re.fullmatch(r"gpu(\d+)", preset):
+        wanted: tuple[int, ...] = (int(match[1]),)
+    elif preset in CARD_PRESETS:
+        wanted = CARD_PRESETS[preset]
+    else:
+        raise InputError(f"unknown --dist {preset!r}: {choices(preset, PRESETS)}")
+
+    named = named_cards()
+    if check_cards:
+        cards = visible_cards()
+    else:
+        cards = named if named is not None else [str(card) for card in range(max(wanted) + 1)]
+    if max(wanted) >= len(cards):
+        cards_wanted = "card " + ", ".join(map(str, wanted))
+        listed = "" if named is None else f" of CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}"
+        there = {0: "no card is there", 1: "only card 0 is there"}.get(
+            len(cards), f"only cards 0 to {len(cards) - 1} are there"
+        )
+        raise InputError(
+            f"--dist {preset} takes {cards_wanted}, but {there}{listed}: take a preset that fits, auto or cpu"
+        )
+    return card_processes([cards[card] for card in wanted])
+
+
+def card_processes(cards: list[str]) -> Processes:
+    """One process a card."""
+    # One thread is torch.distributed's own default; naming it spares the user its warning.
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return Processes(len(cards), "cuda", {"CUDA_VISIBLE_DEVICES": ",".join(cards), "OMP_NUM_THREADS": threads})
+
+
+def cpu_processes(count: int) -> Processes:
+    """`count` processes that see no card and share the cores out among them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
+    return Processes(count, "cpu", {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads})
+
+
+def named_cards() -> list[str] | None:
+    """The cards that CUDA_VISIBLE_DEVICES names (up to a negative one, as CUDA reads it); None if unset."""
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return None
+    names = (name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    return list(takewhile(lambda name: name and not name.startswith("-"), names))
+
+
+def visible_cards() -> list[str]:
+    """The cards PyTorch can use, written as CUDA_VISIBLE_DEVICES writes them."""
+    count = count_cards()
+    named = named_cards()
+    return [str(card) for card in range(count)] if named is None else named[:count]
+
+
+def count_cards() -> int:
+    """The number of cards PyTorch can use; 0 where it is built without CUDA or there is no driver."""
+    import torch  # takes seconds, and only this count needs it
+
+    return torch.cuda.device_count()
+
+
+def launcher_environment() -> dict[str, str]:
+    """Keeps torch.distributed.launch from telling users, who did not choose it, that it is deprecated."""
+    filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:The module torch.distributed.launch is deprecated"]
+    return {"PYTHONWARNINGS": ",".join(filter(None, filters))}
+
+
+def unused_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def choices(given: str, known: Sequence[str]) -> str:
+    """`there are a, b, c`, and the nearest to what was given."""
+    nearest = difflib.get_close_matches(given, known, n=1)
+    return f"there are {', '.join(known)}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def shell_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The command on one line, its environment before it, to be pasted into a shell."""
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    return " ".join([*assignments, shlex.join(command)])
+
+
+def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `command` with `environment` added to ours and return its exit code, 128 + N if signal N ended it.
+
+    SIGINT, SIGTERM or SIGHUP to this process ends the command, after `KILL_SECONDS` by force.
+    However it ends, nothing it started stays behind.
+    """
+    received: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in STOPPING
+        # nohup has a run outlive its terminal.
+        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)
+    }
+    mark = f"{RUN_MARK}={uuid.uuid4().hex}"
+    try:
+        # In a session of its own, the command hears of a Ctrl-C once, from us, however often it is pressed:
+        # interrupted again, torch.distributed stops waiting for its processes.
+        marked = {**os.environ, **environment, RUN_MARK: mark.partition("=")[2]}
+        child = subprocess.Popen(command, env=marked, start_new_session=True)
+        while not received:
+            try:
+                return shell_code(child.wait(timeout=0.2))
+            except subprocess.TimeoutExpired:
+                continue
+        print(f"{signal.Signals(received[0]).name}: ending all processes", file=sys.stderr, flush=True)
+        child.terminate()
+        try:
+            code = child.wait(timeout=KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        return 0 if code == 0 else 128 + received[0]
+    finally:
+        kill_marked(mark)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process with `mark` (NAME=value) in its environment; finds none where there is no /proc.
+
+    torch.distributed gives each of its processes a session of its own, so no process group holds them all, and
+    loses those it is starting at the moment it is told to end.
+    """
+    for _ in range(20):  # again, for a process started meanwhile; not for ever, for one the kernel holds
+        marked = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if mark in environment_of(folder)]
+        if not marked:
+            return
+        for process in marked:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def environment_of(folder: Path) -> list[str]:
+    """What /proc tells of a process's environment: nothing if it is another user's or has ended."""
+    try:
+        return (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def shell_code(returncode: int) -> int:
+    """A subprocess's return code as a shell gives it: a signal's -N becomes 128 + N."""
+    return 128 - returncode if returncode < 0 else returncode

@@ -1,0 +1,128 @@
+"""Values from YAML and JSON files -> fields of dataclasses, each of its declared type."""
+
+import difflib
+import io
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from utils.errors import InputError
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping a YAML 1.2 file holds (there `6e-5` is a number)."""
+    try:
+        values = YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"config {file} cannot be read ({error.strerror}); name an existing YAML file") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config {file} holds no keys; expected 'key: value' lines")
+    return values
+
+
+def write_yaml(values: Mapping[str, Any], file: Path) -> None:
+    """Write plain values as YAML, whole or not at all."""
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(dict(values), text)
+    beside = file.with_name(file.name + ".partial")
+    beside.write_text(text.getvalue(), encoding="utf-8")
+    beside.replace(file)
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--override {override!r} is not of the form key=value")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"--override {override!r}: {' '.join(str(error).split())}") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--override {override!r}: '{parent}' has no keys of its own")
+    values[leaf] = value
+
+
+def read_json(file: str, key: str) -> dict[str, Any]:
+    try:
+        sizes = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{key} {file} cannot be read ({error.strerror}); name an existing JSON file") from None
+    except ValueError as error:
+        raise InputError(f"{key} {file} is not JSON: {error}") from None
+    if not isinstance(sizes, dict):
+        raise InputError(f"{key} {file} holds no keys; expected a JSON object of sizes")
+    return sizes
+
+
+def read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
+    """The values of a dataclass's fields, each of its declared type; what is wrong goes to `problems`."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            problems.append(f"unknown key '{prefix}{key}'" + (f", nearest is '{prefix}{near[0]}'" if near else ""))
+    read = {}
+    for f in fields(kind):
+        if f.name in values:
+            try:
+                read[f.name] = _typed(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
+            except (TypeError, ValueError):
+                wanted = _describe(hints[f.name])
+                problems.append(f"'{prefix}{f.name}' is {values[f.name]!r}, expected {wanted}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            problems.append(f"'{prefix}{f.name}' is missing")
+    return read
+
+
+def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+    """`value` as `hint` says, or TypeError or ValueError."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ValueError
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return tuple(_typed(item, typing.get_args(hint)[0], name, problems) for item in value)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise TypeError
+        before = len(problems)
+        read = read_fields(hint, value, f"{name}.", problems)
+        return hint(**read) if len(problems) == before else None
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return float(value)  # "6e-5" is text to a YAML 1.1 reader
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join("null" if kind is type(None) else _describe(kind) for kind in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each {_describe(typing.get_args(hint)[0])}"
+    return names.get(hint, "keys of its own")
