@@ -161,11 +161,11 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         say(f"{weights}: {load_released(model, checkpoint.read_checkpoint(weights))}")
         return
     if config.vision_start:
-        say(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download))
+        say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
     if config.resnet_ckpt and not config.is_baseline:
-        say(load_prior_start(model.instruction_encoder.backbone, config.resnet_ckpt, download=download))
+        say(str(load_prior_start(model.instruction_encoder.backbone, config.resnet_ckpt, download=download)))
     if config.text_encoder:
-        say(load_text_start(model.text_encoder, config.text_encoder, download=download))
+        say(str(load_text_start(model.text_encoder, config.text_encoder, download=download)))
 
 
 def train(run: Run, model: PIR, loader: DataLoader, sets: dict[str, EvaluationSet], resume: bool) -> int:

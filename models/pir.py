@@ -43,6 +43,10 @@ class PIR(nn.Module):
             self.conv_proj = nn.Linear(instruction_encoder.width, dim)
             self.vision_instruction = VisionInstruction(dim, c.instru_num, c.filter_size, c.head, c.dropout_r)
             self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r)
+            if c.zero_init_heads:
+                for head in (self.vision_instruction.head, self.language_cycle.head):
+                    nn.init.zeros_(head.weight)
+                    nn.init.zeros_(head.bias)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`."""

@@ -47,6 +47,9 @@ run_cli(run.main)
 """
 
 
+PREFLIGHT = run.preflight
+
+
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
     """Four cards, no variable of the user's own, and experiments that preflight finds nothing wrong with."""
@@ -288,7 +291,7 @@ def test_an_evaluation_needs_weights():
 
 def test_the_experiment_is_checked_before_it_is_launched(monkeypatch, config):
     def refuse(*given):
-        assert given == (config, ["a=1", "b=2"], 12, 6)
+        assert (given[0], given[1].override) == (config, ["a=1", "b=2"])
         raise InputError("the config is wrong")
 
     monkeypatch.setattr(run, "preflight", refuse)
@@ -298,6 +301,29 @@ def test_the_experiment_is_checked_before_it_is_launched(monkeypatch, config):
         *("--nnodes", "2", "--master_addr", "head", "--override", "a=1", "--override", "b=2"),
     )
     assert message == "the config is wrong"
+
+
+def test_a_mistake_in_the_config_is_told_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(run, "preflight", PREFLIGHT)
+    monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    message = error_of("--task", "itr_rsicd", "--dist", "cpu", "--override", "filter_sise=3")
+    assert "filter_sise" in message and "filter_size" in message
+
+
+def test_missing_annotations_are_told_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "preflight", PREFLIGHT)
+    monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    monkeypatch.chdir(run.ROOT)
+    data = ("--override", f"train_file={tmp_path}/none.json", "--override", f"image_root={tmp_path}")
+    message = error_of("--task", "itr_rsicd", "--dist", "cpu", *data)
+    assert "none.json" in message
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    (tmp_path / "log.txt").write_text("{}")
+    message = error_of("--task", "itr_demo", "--dist", "cpu", "--output_dir", str(tmp_path))
+    assert "--resume" in message and "--overwrite" in message
 
 
 # --- machines and ports

@@ -6,7 +6,7 @@ behaviour. No torch here: the launcher reads a config before any process starts.
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +107,7 @@ class Config:
     cycle_num: int = 3
     head: int = 8
     dropout_r: float = 0.2
+    zero_init_heads: bool = False  # the two branches start at nothing, and grow
 
     # Losses
     temp1: float = 0.07
@@ -136,11 +137,9 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, JSON and checkpoints, as a released YAML has them (files by name)."""
-        values = asdict(self) | {"train_file": list(self.train_file)}
-        del values["vision_sizes"], values["text_sizes"]
-        if self.scenes is None:
-            del values["scenes"]
-        return values
+        read_from_files = ("vision_sizes", "text_sizes")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in read_from_files}
+        return {name: _plain(value) for name, value in values.items()}
 
     @property
     def tokenizer_folder(self) -> str | None:
@@ -203,6 +202,12 @@ def process_batch(batch_size_train: int, global_batch: int | None, processes: in
             f"--bs {global_batch}, the global batch, does not divide by {processes} processes: try {fitting}"
         )
     return global_batch // processes
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _impossible(c: Config) -> list[str]:

@@ -22,7 +22,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     try:
         sys.exit(main())
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
+        # Of processes that a launcher started side by side, one speaks.
+        if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:

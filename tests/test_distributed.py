@@ -1,0 +1,100 @@
+"""Gathering over real processes, and alone."""
+
+import pytest
+import torch
+
+from tests.processes import run_on_processes
+from utils import distributed
+
+COUNTS = (3, 0, 2)  # rows of ranks 0, 1, 2
+
+
+def rows_of(rank, width=2):
+    """Rank r's rows: 10 r, 10 r + 1, ... in every column."""
+    return (10 * rank + torch.arange(COUNTS[rank]))[:, None].repeat(1, width)
+
+
+def job():
+    rank = distributed.rank()
+    leaf, shared = (torch.full((2, 2), rank + 1.0, requires_grad=True) for _ in range(2))
+    # The gather comes last and its backward first; both summands are given the same tensor as their gradient.
+    repeated = shared.repeat(3, 1)
+    gathered = distributed.gather(leaf, "full")
+    (rank_weights(rank) * (gathered + repeated)).sum().backward()
+    local = torch.full((2, 2), 1.0, requires_grad=True)
+    (rank_weights(rank) * distributed.gather(local)).sum().backward()
+    return {
+        "rank": rank,
+        "world": distributed.world_size(),
+        "main": distributed.is_main(),
+        "announced": distributed.announced_world_size(),
+        "uneven": distributed.gather_uneven(rows_of(rank)),
+        "uneven_floats": distributed.gather_uneven(rows_of(rank, width=3).float() + 0.5),
+        "uneven_numbers": distributed.gather_uneven(torch.arange(COUNTS[rank]) + 10 * rank),
+        "even": gathered.detach(),
+        "full_grad": leaf.grad,
+        "shared_grad": shared.grad,
+        "local_grad": local.grad,
+        "mean": distributed.mean_over_processes(torch.tensor([float(rank), 1.0])),
+        "object": distributed.broadcast_object({"from": rank}),
+    }
+
+
+def rank_weights(rank):
+    """What a rank weighs the gathered rows with `[6, 2]`: other numbers on every rank and in every row."""
+    return (torch.arange(12.0) + 100 * rank).reshape(6, 2)
+
+
+@pytest.fixture(scope="module")
+def three():
+    return run_on_processes(3, job)
+
+
+def test_each_process_knows_its_place(three):
+    assert [(r["rank"], r["world"], r["main"], r["announced"]) for r in three] == [
+        (0, 3, True, 3),
+        (1, 3, False, 3),
+        (2, 3, False, 3),
+    ]
+
+
+def test_uneven_shares_are_gathered_in_rank_order_with_an_empty_one(three):
+    for result in three:
+        assert result["uneven"].tolist() == [[n, n] for n in (0, 1, 2, 20, 21)]
+        assert result["uneven_floats"].tolist() == [[n + 0.5] * 3 for n in (0, 1, 2, 20, 21)]
+        assert result["uneven_numbers"].tolist() == [0, 1, 2, 20, 21]
+
+
+def test_even_shares_are_gathered_in_rank_order(three):
+    for result in three:
+        assert result["even"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_local_gather_keeps_this_ranks_slice_of_its_own_gradient(three):
+    for rank, result in enumerate(three):
+        assert torch.equal(result["local_grad"], rank_weights(rank)[2 * rank : 2 * rank + 2])
+
+
+def test_full_gather_sums_the_slice_over_ranks_and_leaves_other_gradients_alone(three):
+    everyones = sum(rank_weights(rank) for rank in range(3))
+    for rank, result in enumerate(three):
+        assert torch.equal(result["full_grad"], everyones[2 * rank : 2 * rank + 2])
+        assert torch.equal(result["shared_grad"], rank_weights(rank).reshape(3, 2, 2).sum(dim=0))
+
+
+def test_mean_and_broadcast_reach_every_process(three):
+    for result in three:
+        assert result["mean"].tolist() == [1.0, 1.0]
+        assert result["object"] == {"from": 0}
+
+
+def test_alone_everything_is_this_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert distributed.start("cpu") == torch.device("cpu")
+    rows = torch.ones(2, 3, requires_grad=True)
+    assert distributed.gather(rows, "full") is rows and distributed.gather_uneven(rows) is rows
+    assert (distributed.rank(), distributed.world_size(), distributed.announced_world_size()) == (0, 1, 1)
+    assert distributed.is_main() and distributed.broadcast_object("x") == "x"
+    assert torch.equal(distributed.mean_over_processes(rows), rows)
+    distributed.barrier()
+    distributed.stop()

@@ -1,0 +1,189 @@
+"""The three encoders: what they give, what stays frozen, what they say of a wrong name."""
+
+import pytest
+import timm
+import torch
+
+from models.encoders import InstructionEncoder, VisionEncoder, bert_like, swin, timm_backbone, vit_small
+from tests.tiny import TEXT, captions, pictures, uniform
+from utils.errors import InputError
+from utils.normalisation import normalise
+
+
+@pytest.fixture(scope="module")
+def images():
+    return pictures(3, 64)
+
+
+@pytest.fixture(scope="module")
+def small_swin():
+    torch.manual_seed(0)
+    return VisionEncoder(swin(64, 4, 4, 16, (2, 2), (1, 2))).eval()
+
+
+# ---- pictures ----
+
+
+def test_swin_gives_the_mean_then_its_tokens_row_by_row(small_swin, images):
+    with torch.no_grad():
+        tokens = small_swin(images)
+        grid = small_swin.backbone.forward_features(images)  # [B, 8, 8, 32]
+    assert tokens.shape == (3, 65, 32) and small_swin.width == 32
+    torch.testing.assert_close(tokens[:, 1:], grid.reshape(3, 64, 32))
+    torch.testing.assert_close(tokens[:, 0], grid.reshape(3, 64, 32).mean(dim=1))
+
+
+def test_swin_has_the_released_drop_path_and_bias(small_swin):
+    rates = [m.drop_prob for m in small_swin.modules() if isinstance(m, timm.layers.DropPath)]
+    assert max(rates) == pytest.approx(0.1) and min(rates) < 0.1
+    assert small_swin.backbone.layers[0].blocks[0].attn.qkv.bias is not None
+
+
+def test_vit_gives_its_class_token_first_and_has_twelve_heads(images):
+    backbone = vit_small(64, 32)
+    encoder = VisionEncoder(backbone).eval()
+    with torch.no_grad():
+        tokens = encoder(images)
+    assert tokens.shape == (3, 5, 384) and encoder.width == 384
+    torch.testing.assert_close(tokens, backbone.forward_features(images))
+    assert [block.attn.num_heads for block in backbone.blocks] == [12] * 12
+    assert backbone.norm.eps == 1e-6
+
+
+def test_a_convolution_gives_the_mean_then_its_cells(images):
+    encoder = VisionEncoder(timm_backbone("resnet18", image_res=64, pooled=False)).eval()
+    with torch.no_grad():
+        tokens, cells = encoder(images), encoder.backbone.forward_features(images)  # [B, 512, 2, 2]
+    assert tokens.shape == (3, 5, 512)
+    torch.testing.assert_close(tokens[:, 2], cells[:, :, 0, 1])
+    torch.testing.assert_close(tokens[:, 0], cells.mean(dim=(2, 3)))
+
+
+def test_register_tokens_are_left_out(images):
+    backbone = timm_backbone("vit_small_patch16_dinov3", image_res=64, pooled=False)
+    encoder = VisionEncoder(backbone).eval()
+    with torch.no_grad():
+        tokens, everything = encoder(images), backbone.forward_features(images)
+    assert backbone.num_prefix_tokens == 5 and tokens.shape[1] == 1 + 16
+    torch.testing.assert_close(tokens, everything[:, [0, *range(5, 21)]])
+
+
+def test_a_timm_backbone_sees_the_normalisation_it_was_trained_with():
+    raw = (128 * (uniform("raw", (2, 3, 8, 8)) + 1)).to(torch.uint8)
+    backbone = timm_backbone("resnet18", image_res=64, pooled=False)
+    mean, std = (torch.tensor(backbone.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+    own = VisionEncoder(backbone, own_normalisation=True).prepared(normalise(raw))
+    torch.testing.assert_close(own, (raw / 255 - mean) / std, atol=1e-5, rtol=1e-5)
+    assert torch.equal(VisionEncoder(backbone).prepared(normalise(raw)), normalise(raw))
+
+
+def test_only_the_last_stages_are_trained_when_told():
+    backbone = timm_backbone("resnet18", image_res=64, pooled=False)
+    VisionEncoder(backbone, trained_stages=2)
+    trained = {name.partition(".")[0] for name, p in backbone.named_parameters() if p.requires_grad}
+    assert trained == {"layer3", "layer4"}
+    for stages in (0, 7):
+        with pytest.raises(InputError, match=f"vision_trained_stages {stages}: the picture encoder has 5 stages"):
+            VisionEncoder(backbone, trained_stages=stages)
+
+
+@pytest.mark.parametrize("fixed", (True, False))
+def test_fixed_batch_norm_keeps_its_statistics_in_training(images, fixed):
+    encoder = VisionEncoder(timm_backbone("resnet18", image_res=64, pooled=False), fixed_bn=fixed).train()
+    assert encoder.training and encoder.backbone.layer1.training
+    before = encoder.backbone.bn1.running_mean.clone()
+    encoder(images)
+    assert torch.equal(encoder.backbone.bn1.running_mean, before) == fixed
+
+
+def test_depthwise_convolutions_stay_in_float32_and_others_do_not(images):
+    encoder = VisionEncoder(timm_backbone("mobilenetv3_small_050", image_res=64, pooled=False)).train()
+    kinds = {}
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            depthwise = module.groups == module.in_channels > 1
+            module.register_forward_hook(lambda m, i, out, d=depthwise: kinds.setdefault(d, set()).add(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(images)
+        assert torch.is_autocast_enabled("cpu")
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_an_unknown_timm_name_is_told_with_near_ones():
+    with pytest.raises(InputError, match=r"timm has no model 'convnext_tinny'; near it: [^\n]*convnext_"):
+        timm_backbone("convnext_tinny", image_res=64, pooled=True)
+    with pytest.raises(InputError, match="timm has no model 'zzz'$"):
+        timm_backbone("zzz", image_res=64, pooled=True)
+
+
+# ---- the prior ----
+
+
+def prior(**options):
+    torch.manual_seed(0)
+    return InstructionEncoder(timm_backbone("resnet18", image_res=64, pooled=True), **options)
+
+
+def test_the_prior_pools_and_a_frozen_one_gets_no_gradient(images):
+    frozen = prior(finetune=False, batch_stats=True).train()
+    leaf = images.clone().requires_grad_()
+    pooled = frozen(leaf)
+    assert pooled.shape == (3, frozen.width) == (3, 512)
+    assert not pooled.requires_grad and not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_a_fine_tuned_prior_gets_gradient_and_batch_statistics(images):
+    tuned = prior(finetune=True, batch_stats=False).train()
+    before = tuned.backbone.bn1.running_mean.clone()
+    tuned(images).sum().backward()
+    assert all(p.grad is not None for p in tuned.parameters())
+    assert not torch.equal(tuned.backbone.bn1.running_mean, before)
+    with torch.no_grad():
+        assert not tuned(images).requires_grad
+
+
+@pytest.mark.parametrize("batch_stats", (True, False))
+def test_a_frozen_priors_statistics_drift_only_as_released(images, batch_stats):
+    frozen = prior(finetune=False, batch_stats=batch_stats).train()
+    before = {name: buffer.clone() for name, buffer in frozen.named_buffers()}
+    together, alone = frozen(images)[:1], frozen(images[:1])
+    drifted = [name for name, buffer in frozen.named_buffers() if not torch.equal(buffer, before[name])]
+    assert bool(drifted) == batch_stats
+    # With batch statistics a picture's prior depends on the pictures beside it.
+    assert torch.allclose(together, alone, atol=1e-5) != batch_stats
+    frozen.eval()
+    after = {name: buffer.clone() for name, buffer in frozen.named_buffers()}
+    frozen(images)
+    assert all(torch.equal(buffer, after[name]) for name, buffer in frozen.named_buffers())
+
+
+# ---- captions ----
+
+
+def test_the_text_encoder_gives_a_token_a_word_and_has_no_pooler():
+    encoder = bert_like(TEXT).eval()
+    assert encoder(captions(2, 10)).last_hidden_state.shape == (2, 10, TEXT["hidden_size"])
+    assert not any("pooler" in name for name in encoder.state_dict())
+    kindless = {name: value for name, value in TEXT.items() if name != "model_type"}
+    assert encoder.config.model_type == bert_like(kindless).config.model_type == "bert"
+
+
+def test_the_paddings_embedding_is_trained_as_released():
+    """Padding is attended as released, and so learned; transformers would hold its row still."""
+    encoder = bert_like(TEXT)
+    ids = captions(2, 10)
+    assert (ids == 0).any()
+    encoder(ids).last_hidden_state[:, 0, 0].sum().backward()
+    assert encoder.get_input_embeddings().weight.grad[0].norm() > 0
+
+
+def test_another_kind_of_text_encoder_is_built_by_its_model_type():
+    sizes = {"vocab_size": 200, "dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 2}
+    encoder = bert_like({"model_type": "distilbert", **sizes}).eval()
+    assert encoder(captions(2, 10)).last_hidden_state.shape == (2, 10, 32)
+
+
+def test_an_unknown_text_encoder_is_one_line():
+    with pytest.raises(InputError, match=r"^text_config: [^\n]*$"):
+        bert_like({"model_type": "word2vec"})
