@@ -21,8 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
-from utils.examples import draw_examples
-from utils.logs import Curves, Meters, append_line, progress, say, truncate_log, write_json
 
 from dataset.annotations import EvaluationSet, read_evaluation, read_train
 from dataset.retrieval import TrainBatch, caption_batches, evaluation_images_loader, train_loader
@@ -40,6 +38,8 @@ from scheduler import create_scheduler
 from utils import checkpoint, distributed, output
 from utils.config import Config, config_from_file, process_batch
 from utils.errors import InputError, run_cli
+from utils.examples import draw_examples
+from utils.logs import Curves, Meters, append_line, progress, say, truncate_log, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.normalisation import normalise
 from utils.precision import bf16_used
@@ -263,7 +263,7 @@ def train_epoch(
 def stop_unless_finite(loss: Tensor, losses: dict[str, Tensor], batch: TrainBatch, epoch: int) -> None:
     """Raise InputError with what was in the batch when the loss is no number to go on with."""
     if not torch.isfinite(loss):
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         first = "; ".join(
             f"picture {i}: {c!r}" for i, c in zip(batch.idx.tolist()[:5], batch.captions[:5], strict=True)
         )

@@ -170,7 +170,8 @@ def keep_depthwise_in_float32(backbone: nn.Module) -> None:
 
 
 def _leave_cpu_autocast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-    module.left_autocast = torch.is_autocast_enabled("cpu") and inputs[0].device.type == "cpu"
+    differentiated = torch.is_grad_enabled() and (inputs[0].requires_grad or module.weight.requires_grad)
+    module.left_autocast = differentiated and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu")
     if not module.left_autocast:
         return None
     torch.set_autocast_enabled("cpu", False)

@@ -4,10 +4,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny import tiny_config as config_in
 
 PARITY = Path(__file__).parents[2] / "shared" / "parity"
+
+# Small models gain nothing from more, and on a busy machine threads wait for each other: seven times the time.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -366,9 +366,9 @@ def test_the_start_of_the_picture_encoder_and_the_vocabulary_folder(values, tmp_
 def test_the_global_batch_is_shared_evenly_by_the_processes():
     assert process_batch(128, None, 4) == 128
     assert process_batch(128, 96, 4) == 24
-    with pytest.raises(InputError, match="--bs 10, .* does not divide by 4 processes: try 8 or 12"):
+    with pytest.raises(InputError, match=r"--bs 10, .* does not divide by 4 processes: try 8 or 12"):
         process_batch(128, 10, 4)
-    with pytest.raises(InputError, match="does not divide by 4 processes: try 4$"):
+    with pytest.raises(InputError, match=r"does not divide by 4 processes: try 4$"):
         process_batch(128, 3, 4)
     with pytest.raises(InputError, match="--bs 0"):
         process_batch(128, 0, 4)

@@ -113,7 +113,7 @@ def test_depthwise_convolutions_stay_in_float32_and_others_do_not(images):
 def test_an_unknown_timm_name_is_told_with_near_ones():
     with pytest.raises(InputError, match=r"timm has no model 'convnext_tinny'; near it: [^\n]*convnext_"):
         timm_backbone("convnext_tinny", image_res=64, pooled=True)
-    with pytest.raises(InputError, match="timm has no model 'zzz'$"):
+    with pytest.raises(InputError, match=r"timm has no model 'zzz'$"):
         timm_backbone("zzz", image_res=64, pooled=True)
 
 

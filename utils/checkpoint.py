@@ -1,7 +1,8 @@
 """Atomic save and safe load of files of torch.save."""
 
 import os
-import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,32 +26,54 @@ def save_checkpoint(file: Path, state: Mapping[str, Tensor], config: Mapping[str
     save(file, {"model": plain, "config": dict(config)})
 
 
-def read_torch_file(file: str | Path) -> dict[str, Any]:
-    """The mapping in a file of torch.save, tensors and plain values only: no code in it is run.
+def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file: under `model`, as released, or bare."""
+    return state_dict_in(read_torch_file(file), file)
+
+
+def read_torch_file(file: str | Path) -> Any:
+    """What a file of torch.save holds, tensors and plain values only: no code in it is run.
 
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"weights {file} hold objects other than tensors and plain values, and code from a file is not run; "
-            "on a machine where you trust the file, load it and save its tensors again: "
-            "torch.save({'model': state_dict, 'config': dict(config)}, file)"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"weights {file} cannot be read: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"weights {file} hold a {type(content).__name__}, expected a mapping of names to tensors")
-    return content
+    except Exception as error:  # damaged bytes can raise nearly anything inside the reader
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise InputError(
+                f"{file} is refused, nothing of it was run: beside tensors it holds pickled code or "
+                f"objects ({refused[1]}); on a machine where you trust the file, load it and save its tensors alone"
+            ) from None
+        raise InputError(f"{file} is damaged or no weight file ({type(error).__name__}); get it again") from None
 
 
-def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file: under `model`, as released, or bare."""
-    content = read_torch_file(file)
-    state = content.get("model", content)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"weights {file} hold no state dict under 'model'")
-    return state
+def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file's content, bare or under `model` or `state_dict`, without `module.` prefixes.
+
+    Raises InputError naming `file` for anything else than named dense tensors.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{file} holds no state dict, bare or under 'model' or 'state_dict'")
+    for name, value in content.items():
+        if not isinstance(name, str) or not _is_dense(value):
+            kind = "no dense tensor" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{file} holds no plain state dict: '{name}' is {kind}")
+    if all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
+
+
+def _is_dense(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
