@@ -40,7 +40,7 @@ def read_torch_file(file: str | Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
             return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
