@@ -293,9 +293,10 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
         image_embeds = embed_images(model, images, len(evaluation_set.images), run.device)
         texts = progress(captions, len(captions), "embedding captions")
         text_embeds = embed_captions(model, texts, len(evaluation_set.captions), run.device)
-    if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
-        raise InputError("embeddings are not finite: the weights are damaged or training diverged")
-    ranks = retrieval_ranks(image_embeds, text_embeds, evaluation_set.own_image_of_text)
+    try:
+        ranks = retrieval_ranks(image_embeds, text_embeds, evaluation_set.own_image_of_text)
+    except ValueError as error:
+        raise InputError(f"{error}: the weights are damaged or training diverged") from None
     return Measured(recall(*ranks), image_embeds, text_embeds)
 
 

@@ -155,7 +155,10 @@ def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
     except (ValueError, KeyError) as error:
         raise InputError(f"text_config: {error}") from None
     poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
-    return kind(config, add_pooling_layer=False) if poolerless else kind(config)
+    model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
+    # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
+    model.get_input_embeddings().padding_idx = None
+    return model
 
 
 def keep_depthwise_in_float32(backbone: nn.Module) -> None:

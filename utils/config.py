@@ -224,8 +224,12 @@ def _impossible(c: Config) -> list[str]:
     ]
     if problems:
         return problems
-    if not c.train_file:
+    if not c.train_file or not all(c.train_file):
         problems.append("'train_file' names no file")
+    if c.vision_trained_stages is not None and c.vision_trained_stages < 1:
+        problems.append("'vision_trained_stages' must be at least 1, or null for all")
+    if c.optimizer.weight_decay < 0 or c.center_factor < 0:
+        problems.append("'optimizer.weight_decay' and 'center_factor' must be at least 0")
     if c.use_affil_loss and c.use_triplet_loss:
         problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
     if not 0 <= c.dropout_r < 1:
@@ -238,13 +242,24 @@ def _impossible(c: Config) -> list[str]:
         problems.append("'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0")
     if not c.is_baseline and c.embed_dim % c.head:
         problems.append(f"'head' {c.head} does not divide 'embed_dim' {c.embed_dim}; choose heads that do")
+    return problems + _impossible_text(c) + _impossible_pictures(c)
+
+
+def _impossible_text(c: Config) -> list[str]:
+    """Sizes of the text encoder; those that only some kinds have are left to transformers."""
+    for name in ("vocab_size", "max_position_embeddings", "hidden_size", "num_attention_heads", "num_hidden_layers"):
+        always = name in ("vocab_size", "max_position_embeddings")
+        size = c.text_sizes.get(name, None if always else 1)
+        if type(size) is not int or size < 1:
+            return [f"'{name}' of {c.text_config} is {size!r}, expected a whole number of at least 1"]
+    problems = []
     hidden, heads = c.text_sizes.get("hidden_size"), c.text_sizes.get("num_attention_heads")
-    if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
+    if hidden and heads and hidden % heads:
         problems.append(f"num_attention_heads {heads} does not divide hidden_size {hidden} in {c.text_config}")
-    positions = c.text_sizes.get("max_position_embeddings")
-    if isinstance(positions, int) and c.max_tokens > positions:
+    positions = c.text_sizes["max_position_embeddings"]
+    if c.max_tokens > positions:
         problems.append(f"'max_tokens' {c.max_tokens} is over the {positions} positions of {c.text_config}")
-    return problems + _impossible_pictures(c)
+    return problems
 
 
 def _impossible_pictures(c: Config) -> list[str]:
@@ -252,6 +267,9 @@ def _impossible_pictures(c: Config) -> list[str]:
     sizes = c.vision_sizes
     if sizes.backbone:
         return []
+    whole = (sizes.patch_size, sizes.window_size, sizes.embed_dim, *sizes.depths, *sizes.num_heads)
+    if not sizes.depths or min(whole) < 1:
+        return [f"{c.vision_config}: sizes must be at least 1, and 'depths' name at least one stage"]
     if c.use_swin:
         if len(sizes.depths) != len(sizes.num_heads):
             return [f"depths and num_heads of {c.vision_config} name different numbers of stages"]

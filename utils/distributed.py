@@ -88,7 +88,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         if ctx.sum_over_processes:
-            grad = grad.contiguous()
+            grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may share its own
             dist.all_reduce(grad)
         first = dist.get_rank() * ctx.rows
         return grad[first : first + ctx.rows], None

@@ -33,8 +33,11 @@ def retrieval_ranks(
     """Both sides' ranks from embeddings, similarities computed in blocks of rows.
 
     image_embeds `[I, D]`, text_embeds `[T, D]`, own_image_of_text: each caption's picture number.
-    Returns the text ranks `[I]` and the image ranks `[T]`, from 0.
+    Returns the text ranks `[I]` and the image ranks `[T]`, from 0. Raises ValueError for embeddings that are not
+    finite, which no rank can be read from.
     """
+    if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
+        raise ValueError("the embeddings are not all finite")
     own = torch.as_tensor(own_image_of_text, device=image_embeds.device)
     pictures = torch.arange(len(image_embeds), device=image_embeds.device)
     of_pictures = [text_ranks(image_embeds[p] @ text_embeds.T, p, own) for p in pictures.split(BLOCK)]

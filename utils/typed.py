@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -109,7 +110,10 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         read = read_fields(hint, value, f"{name}.", problems)
         return hint(**read) if len(problems) == before else None
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        return float(value)  # "6e-5" is text to a YAML 1.1 reader
+        number = float(value)  # "6e-5" is text to a YAML 1.1 reader
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is not hint:
