@@ -78,6 +78,8 @@ def main() -> None:
             output.open_output(args.output_dir, overwrite=args.overwrite, evaluate=args.evaluate)
             draw_configured_scenes(config)
         distributed.barrier()
+        if not args.output_dir.is_dir():
+            raise InputError(f"--output_dir {args.output_dir} must be on a disk that all machines share")
         torch.manual_seed(args.seed)  # the same random weights on every process
         model = build_model(config)
         tokenizer = load_configured_tokenizer(config, args.download)

@@ -245,5 +245,11 @@ def test_a_mistake_from_the_command_line_is_one_line_and_a_status(experiment, tm
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and "temp1" in done.stderr
 
 
+def test_an_output_folder_that_a_machine_does_not_see_is_told_before_training(monkeypatch, experiment, tmp_path):
+    monkeypatch.setattr(distributed, "is_main", lambda: False)  # a process whose machine did not make the folder
+    with pytest.raises(InputError, match="all machines share"):
+        train_here(monkeypatch, experiment, tmp_path / "elsewhere")
+
+
 def test_alone_is_one_process():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
