@@ -6,6 +6,7 @@ Runs under `run.py`, under torchrun, or alone as one process.
 import argparse
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import torchvision
 import transformers
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -43,6 +44,7 @@ from utils.logs import Curves, Meters, append_line, progress, say, truncate_log,
 from utils.metrics import recall, retrieval_ranks
 from utils.normalisation import normalise
 from utils.precision import bf16_used
+from utils.resume import Training
 from utils.typed import write_yaml
 
 
@@ -52,6 +54,7 @@ class Run(NamedTuple):
     config: Config
     output_dir: Path
     seed: int
+    batch_size: int  # of training, per process
     device: torch.device
     bf16: bool
     tokenizer: PreTrainedTokenizerBase
@@ -70,34 +73,36 @@ def main() -> None:
     args = parse()
     config = config_from_file(args.config, args.override)
     batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
+    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
     device = distributed.start(args.device)
-    try:
-        output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-        distributed.barrier()  # every process has looked before one writes
-        if distributed.is_main():
-            output.open_output(args.output_dir, overwrite=args.overwrite, evaluate=args.evaluate)
-            draw_configured_scenes(config)
-        distributed.barrier()
-        if not args.output_dir.is_dir():
-            raise InputError(f"--output_dir {args.output_dir} must be on a disk that all machines share")
-        torch.manual_seed(args.seed)  # the same random weights on every process
-        model = build_model(config)
-        tokenizer = load_configured_tokenizer(config, args.download)
-        run = Run(config, args.output_dir, args.seed, device, bf16_used(config.precision, device), tokenizer)
-        test_set = read_evaluation(config.test_file, config.image_root)
-        if args.evaluate:
-            say(f"{args.checkpoint}: {load_released(model, checkpoint.read_checkpoint(args.checkpoint))}")
-            model.to(device)
-            best_epoch = None
-        else:
-            loader = configured_train_loader(run, batch_size)
-            val_set = read_evaluation(config.val_file, config.image_root)
-            start_from(model, config, args.checkpoint or args.load_ckpt_from, args.download)
-            best_epoch = train(run, model.to(device), loader, {"val": val_set, "test": test_set}, args.resume)
-            load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
-        write_result(run, evaluate(run, model, test_set), test_set, best_epoch)
-    finally:
-        distributed.stop()
+    if distributed.is_main():
+        output.open_output(args.output_dir)
+        draw_configured_scenes(config)
+    distributed.barrier()
+    output.wait_for_output(args.output_dir)
+
+    torch.manual_seed(args.seed)  # the same random weights on every process
+    model = build_model(config).to(device)
+    tokenizer = load_configured_tokenizer(config, args.download)
+    run = Run(config, args.output_dir, args.seed, batch_size, device, bf16_used(config.precision, device), tokenizer)
+    test_set = read_evaluation(config.test_file, config.image_root)
+    weights = args.checkpoint or args.load_ckpt_from
+    resuming = args.resume and (args.output_dir / output.RESUME).exists()
+    if not resuming:
+        start_from(model, config, weights, args.download)
+    if not args.evaluate:
+        loader = configured_train_loader(run)
+        val_set = read_evaluation(config.val_file, config.image_root)
+    distributed.barrier()
+    if args.overwrite and distributed.is_main():  # only now that everything is known to be there
+        output.remove_run(args.output_dir, evaluate=args.evaluate, weights=weights)
+
+    best_epoch = None
+    if not args.evaluate:
+        best_epoch = train(run, model, loader, {"val": val_set, "test": test_set}, resuming)
+        load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
+    write_result(run, evaluate(run, model, test_set), test_set, best_epoch)
+    distributed.stop()
 
 
 def parse() -> argparse.Namespace:
@@ -138,14 +143,14 @@ def load_configured_tokenizer(config: Config, download: bool) -> PreTrainedToken
     return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_sizes["vocab_size"])
 
 
-def configured_train_loader(run: Run, batch_size: int) -> DataLoader:
+def configured_train_loader(run: Run) -> DataLoader:
     """This process's share of the training captions, or pictures with several captions each."""
     c = run.config
     return train_loader(
         read_train(c.train_file, c.image_root, labels_required=c.use_affil_loss),
         transform=train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),
         tokenizer=run.tokenizer,
-        batch_size=batch_size,
+        batch_size=run.batch_size,
         captions_per_image=c.captions_per_image,
         num_workers=c.num_workers,
         seed=run.seed,
@@ -170,65 +175,75 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         say(str(load_text_start(model.text_encoder, config.text_encoder, download=download)))
 
 
-def train(run: Run, model: PIR, loader: DataLoader, sets: dict[str, EvaluationSet], resume: bool) -> int:
+def train(run: Run, model: PIR, loader: DataLoader, sets: dict[str, EvaluationSet], resuming: bool) -> int:
     """Train for the config's epochs; returns the epoch that was best on the split the config selects on.
 
     Writes `config.yaml`, and each epoch `checkpoint_best.pth` (when it is), a line of `log.txt`, curves and
-    `resume.pth`; at the end `checkpoint_{last}.pth`. With `resume` it goes on after the last whole epoch.
+    `resume.pth`; at the end `checkpoint_{last}.pth`.
     """
     c, epochs = run.config, run.config.schedular.epochs
     optimizer = create_optimizer(c.optimizer, model)
-    steps = math.ceil(len(loader.dataset) / (loader.batch_size * distributed.world_size()))
+    steps = math.ceil(len(loader.dataset) / (run.batch_size * distributed.world_size()))
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps, epochs=epochs)
-    average = None
-    if c.average_decay:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(c.average_decay), use_buffers=True)
-    best_model = average.module if average else model
-    first, best_epoch, best = 0, 0, -1.0
-    if resume and (run.output_dir / output.RESUME).exists():
-        first, best_epoch, best = restore(run, model, average, optimizer, scheduler)
-        say(f"going on with epoch {first} of {epochs}")
+    average = (
+        AveragedModel(model, avg_fn=moving_average(c.average_decay), use_buffers=True) if c.average_decay else None
+    )
+    training = Training(model, average, optimizer, scheduler)
+    identity = {k: v for k, v in c.to_dict().items() if k != "num_workers"}
+    identity |= {"--seed": run.seed, "batch of a process": run.batch_size, "processes": distributed.world_size()}
+    if resuming:
+        training.restore(run.output_dir / output.RESUME, identity)
+        say(f"going on with epoch {training.next_epoch} of {epochs}")
     if distributed.is_main():
         write_yaml(c.to_dict(), run.output_dir / output.CONFIG)
-        truncate_log(run.output_dir / output.LOG, first)
+        truncate_log(run.output_dir / output.LOG, training.next_epoch)
     if c.select_on == "test":
         say("warning: the best epoch is chosen on the test split, as released; 'select_on: val' does not")
 
-    parallel = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
+    options = {"find_unused_parameters": c.vision_sizes.backbone is not None}
+    parallel = DistributedDataParallel(model, **options) if distributed.world_size() > 1 else model
     curves = Curves(run.output_dir / output.CURVES if distributed.is_main() else None)
-    for epoch in range(first, epochs):
+    for epoch in range(training.next_epoch, epochs):
         # An epoch draws the same dropout whether or not the run was interrupted before it.
         torch.manual_seed(run.seed + 1000 * (epoch + 1) + distributed.rank())
-        trained = train_epoch(run, parallel, average, loader, optimizer, scheduler, epoch)
-        figures = evaluate(run, best_model, sets[c.select_on]).figures
+        trained = train_epoch(run, training, parallel, loader, epoch)
+        distributed.broadcast_buffers(training.best_model)
+        figures = evaluate(run, training.best_model, sets[c.select_on]).figures
+        training.next_epoch = epoch + 1
+        better = figures["r_mean"] > training.best
+        if better:
+            training.best_epoch, training.best = epoch, figures["r_mean"]
         if distributed.is_main():
-            if figures["r_mean"] > best:
-                best_epoch, best = epoch, figures["r_mean"]
-                save_model(run, best_model, output.BEST)
+            if better:
+                save_model(run, training.best_model, output.BEST)
             line = {f"train_{k}": v for k, v in trained.items()} | {f"{c.select_on}_{k}": v for k, v in figures.items()}
-            append_line(run.output_dir / output.LOG, line | {"epoch": epoch, "best_epoch": best_epoch})
+            append_line(run.output_dir / output.LOG, line | {"epoch": epoch, "best_epoch": training.best_epoch})
             curves.add(trained, epoch, "train/")
             curves.add(figures, epoch, f"{c.select_on}/")
-            say(f"epoch {epoch}: {c.select_on} r_mean {figures['r_mean']:.2f}, best {best:.2f} in epoch {best_epoch}")
+            best = f"best {training.best:.2f} in epoch {training.best_epoch}"
+            say(f"epoch {epoch}: {c.select_on} r_mean {figures['r_mean']:.2f}, {best}")
             if epoch == epochs - 1:
-                save_model(run, best_model, f"checkpoint_{epoch}.pth")
+                save_model(run, training.best_model, f"checkpoint_{epoch}.pth")
             # Last, so that an epoch counts as whole only when all it writes is there.
-            save_resume(run, model, average, optimizer, scheduler, epoch + 1, best_epoch, best)
+            training.save(run.output_dir / output.RESUME, identity)
     curves.close()
     distributed.barrier()
-    return distributed.broadcast_object(best_epoch)
+    return training.best_epoch
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The exponential average of weights and buffers; whole numbers (positions, counters) are copied."""
+    return lambda average, now, _: average.lerp(now, 1 - decay) if average.is_floating_point() else now
 
 
 def train_epoch(
-    run: Run,
-    model: torch.nn.Module,
-    average: AveragedModel | None,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    epoch: int,
+    run: Run, training: Training, model: torch.nn.Module, loader: DataLoader, epoch: int
 ) -> dict[str, float]:
-    """One pass over the loader; returns mean losses, the last learning rate, seconds and pictures a second."""
+    """One pass over the loader through `model`, the training's or its parallel wrapper.
+
+    Returns mean losses, the last learning rate, seconds and pictures a second.
+    """
     model.train()
     loader.sampler.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
@@ -243,18 +258,18 @@ def train_epoch(
         loss = total_loss(losses, run.config.center_factor)
         stop_unless_finite(loss, losses, batch, epoch)
 
-        optimizer.zero_grad()
+        training.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        lr = scheduler.get_last_lr()[0]
-        scheduler.step()
-        if average:
-            average.update_parameters(model.module if isinstance(model, DistributedDataParallel) else model)
+        training.optimizer.step()
+        lr = training.scheduler.get_last_lr()[0]
+        training.scheduler.step()
+        if training.average:
+            training.average.update_parameters(training.model)
 
         meters.update(**{name: value.detach() for name, value in losses.items()})
         bar.show(loss=loss.detach(), lr=lr)
     seconds = time.perf_counter() - started
-    pictures = len(loader) * loader.batch_size * distributed.world_size()
+    pictures = len(loader) * run.batch_size * distributed.world_size()
     return meters.means() | {
         "lr": lr,
         "seconds": round(seconds, 2),
@@ -280,7 +295,12 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
     c, share = run.config, {"rank": distributed.rank(), "world_size": distributed.world_size()}
     model.eval()
     pictures = evaluation_images_loader(
-        evaluation_set, evaluation_transform(c.image_res), c.batch_size_test, c.num_workers, **share
+        evaluation_set,
+        evaluation_transform(c.image_res),
+        c.batch_size_test,
+        c.num_workers,
+        pin_memory=run.device.type == "cuda",
+        **share,
     )
     captions = caption_batches(
         evaluation_set.captions,
@@ -307,51 +327,6 @@ def save_model(run: Run, model: PIR, name: str) -> None:
     checkpoint.save_checkpoint(run.output_dir / name, released_state_dict(model), run.config.to_dict())
 
 
-def save_resume(
-    run: Run,
-    model: PIR,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    next_epoch: int,
-    best_epoch: int,
-    best: float,
-) -> None:
-    """Write what --resume needs to go on with `next_epoch` as if nothing had happened."""
-    state = {
-        "model": model.state_dict(),
-        "average": average.state_dict() if average else None,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "config": run.config.to_dict(),
-        "seed": run.seed,
-    }
-    state |= {"next_epoch": next_epoch, "best_epoch": best_epoch, "best": best}
-    checkpoint.save(run.output_dir / output.RESUME, state)
-
-
-def restore(
-    run: Run,
-    model: PIR,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> tuple[int, int, float]:
-    """Read `resume.pth` into the parts; returns the next epoch, the best one and its r_mean."""
-    state = checkpoint.read_torch_file(run.output_dir / output.RESUME)
-    differing = output.differing_keys(
-        state["config"] | {"seed": state["seed"]}, run.config.to_dict() | {"seed": run.seed}
-    )
-    if differing:
-        raise InputError(f"--resume: {', '.join(differing)} differ from the run in {run.output_dir}; restore them")
-    model.load_state_dict(state["model"])
-    if average:
-        average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    return state["next_epoch"], state["best_epoch"], state["best"]
-
-
 def write_result(run: Run, measured: Measured, test_set: EvaluationSet, best_epoch: int | None) -> None:
     """Write `result.json` and `examples.png`, and print the seven figures."""
     if not distributed.is_main():
@@ -366,9 +341,11 @@ def write_result(run: Run, measured: Measured, test_set: EvaluationSet, best_epo
         "epoch": best_epoch,
         "seed": run.seed,
         "processes": distributed.world_size(),
+        "batch_size": run.batch_size * distributed.world_size(),
         "config": run.config.to_dict(),
         "versions": {library.__name__: library.__version__ for library in libraries},
     }
+    write_json(run.output_dir / output.RESULT, result)
     draw_examples(
         run.output_dir / output.EXAMPLES,
         images=test_set.images,
@@ -378,7 +355,6 @@ def write_result(run: Run, measured: Measured, test_set: EvaluationSet, best_epo
         text_embeds=measured.text_embeds.cpu(),
         title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
     )
-    write_json(run.output_dir / output.RESULT, result)
     say("test: " + ", ".join(f"{name} {value:.2f}" for name, value in measured.figures.items()))
     say(f"results in {run.output_dir}")
 

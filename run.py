@@ -145,6 +145,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--master_port {args.master_port} is not a port: give 1 to 65535")
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE")
+    if args.checkpoint and args.load_ckpt_from:
+        raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
 
 
 def check_experiment(args: argparse.Namespace, config: Path) -> None:

@@ -53,13 +53,13 @@ def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
 def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     """Fill the model from a state dict in the released layout; a line saying what matched.
 
-    Every parameter and buffer must be there with its shape; derived buffers and the temperatures of losses
-    this model does not use are left aside. Raises InputError naming the first missing, unexpected and
-    misshapen tensors, before anything is changed.
+    Every parameter and buffer must be there with its shape. Derived buffers are left aside, and so are the
+    temperatures of losses that only the file's model or only this one uses. Raises InputError naming the first
+    missing, unexpected and misshapen tensors, before anything is changed.
     """
     ours = {released_name(name): tensor for name, tensor in model.state_dict().items()}
     given = {n: t for n, t in state.items() if n.rsplit(".", 1)[-1] not in DERIVED}
-    missing = [n for n in ours if n not in given]
+    missing = [n for n in ours if n not in given and n not in TEMPERATURES]
     unexpected = [n for n in given if n not in ours and n not in TEMPERATURES]
     misshapen = [n for n in ours if n in given and ours[n].shape != given[n].shape]
     problems = [
@@ -75,5 +75,8 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
         raise InputError(f"the weights do not fit the config's model: {'; '.join(problems)}")
     with torch.no_grad():
         for name, tensor in ours.items():
-            tensor.copy_(given[name])
-    return f"{len(ours)} of {len(ours)} tensors"
+            if name in given:
+                tensor.copy_(given[name])
+    own = [name for name in ours if name not in given]
+    line = f"{len(ours) - len(own)} of {len(ours)} tensors"
+    return line + (f" ({' and '.join(own)} as in the config)" if own else "")

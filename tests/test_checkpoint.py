@@ -54,14 +54,14 @@ def test_a_save_that_fails_leaves_the_file_there_was(tmp_path):
 def test_overwriting_removes_a_runs_files_and_nothing_else(tmp_path):
     for name in ("config.yaml", "log.txt", "result.json", "checkpoint_best.pth", "notes.txt"):
         (tmp_path / name).write_text("x")
-    output.open_output(tmp_path, overwrite=True, evaluate=False)
+    output.remove_run(tmp_path, evaluate=False, weights=None)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_overwriting_an_evaluation_keeps_the_checkpoints(tmp_path):
     for name in ("result.json", "examples.png", "checkpoint_best.pth", "log.txt"):
         (tmp_path / name).write_text("x")
-    output.open_output(tmp_path, overwrite=True, evaluate=True)
+    output.remove_run(tmp_path, evaluate=True, weights=None)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint_best.pth", "log.txt"]
 
 
@@ -77,3 +77,15 @@ def test_a_published_folder_can_be_evaluated_into(tmp_path):
 def test_flags_that_contradict_each_other_are_refused(tmp_path, flags):
     with pytest.raises(InputError, match="give one"):
         output.check_output(tmp_path, **({"resume": False, "overwrite": False, "evaluate": False} | flags))
+
+
+def test_resuming_a_run_without_its_resume_file_is_refused(tmp_path):
+    (tmp_path / "log.txt").write_text("{}")
+    with pytest.raises(InputError, match=r"no resume\.pth"):
+        output.check_output(tmp_path, resume=True, overwrite=False, evaluate=False)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        output.open_output(tmp_path / "file" / "folder")

@@ -21,7 +21,7 @@ from models import build_model
 from models.released import load_released
 from tests.processes import run_on_processes
 from tests.tiny import TEXT, VISION
-from utils import distributed
+from utils import distributed, output
 from utils.checkpoint import read_checkpoint
 from utils.config import config_from_file
 from utils.errors import InputError
@@ -136,7 +136,7 @@ def embedded(experiment: str, checkpoint: str, mask_padding: str) -> dict[str, t
     model = build_model(config)
     load_released(model, read_checkpoint(checkpoint))
     tokenizer = load_tokenizer(Path(config.tokenizer), 512)
-    run = Retrieval.Run(config, Path(), 0, torch.device("cpu"), False, tokenizer)
+    run = Retrieval.Run(config, Path(), 0, 4, torch.device("cpu"), False, tokenizer)
     measured = Retrieval.evaluate(run, model, read_evaluation(config.test_file, config.image_root))
     figures = torch.tensor(list(measured.figures.values()))
     return {"figures": figures, "image": measured.image_embeds.clone(), "text": measured.text_embeds.clone()}
@@ -182,6 +182,27 @@ def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(monkeypat
 def test_resuming_with_another_config_is_refused(monkeypatch, finished, experiment):
     with pytest.raises(InputError, match="center_factor"):
         train_here(monkeypatch, experiment, finished, "--resume", "--override", "center_factor=2")
+
+
+def test_resuming_with_another_batch_is_refused(monkeypatch, finished, experiment):
+    with pytest.raises(InputError, match="batch of a process, processes"):
+        train_here(monkeypatch, experiment, finished, "--resume", "--bs", "5")
+
+
+def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(monkeypatch, finished, experiment):
+    before = sorted(file.name for file in finished.iterdir())
+    with pytest.raises(InputError, match="nowhere"):
+        train_here(monkeypatch, experiment, finished, "--overwrite", "--override", "tokenizer=nowhere")
+    with pytest.raises(InputError, match="starts from"):
+        weights = str(finished / "checkpoint_best.pth")
+        train_here(monkeypatch, experiment, finished, "--overwrite", "--checkpoint", weights)
+    assert before == sorted(file.name for file in finished.iterdir())
+
+
+def test_the_average_keeps_whole_numbers_whole():
+    average = Retrieval.moving_average(0.95)
+    assert average(torch.tensor(13), torch.tensor(13), torch.tensor(5)) == 13
+    assert average(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(5)) == pytest.approx(1.05)
 
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(monkeypatch, finished, experiment):
@@ -246,6 +267,7 @@ def test_a_mistake_from_the_command_line_is_one_line_and_a_status(experiment, tm
 
 
 def test_an_output_folder_that_a_machine_does_not_see_is_told_before_training(monkeypatch, experiment, tmp_path):
+    monkeypatch.setattr(output, "SHARED_SECONDS", 0.0)
     monkeypatch.setattr(distributed, "is_main", lambda: False)  # a process whose machine did not make the folder
     with pytest.raises(InputError, match="all machines share"):
         train_here(monkeypatch, experiment, tmp_path / "elsewhere")

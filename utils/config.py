@@ -44,7 +44,7 @@ class VisionSizes:
 
     ckpt: str | None = None  # start file; null: random weights
     vision_width: int = 768
-    image_res: int = 224
+    image_res: int | None = None  # where given, it must be the experiment's
     window_size: int = 7
     patch_size: int = 4
     embed_dim: int = 96
@@ -265,6 +265,8 @@ def _impossible_text(c: Config) -> list[str]:
 def _impossible_pictures(c: Config) -> list[str]:
     """Picture sizes against the encoder; a timm backbone's own tokens are counted when it is built."""
     sizes = c.vision_sizes
+    if sizes.image_res not in (None, c.image_res):
+        return [f"'image_res' {c.image_res} is not the {sizes.image_res} of {c.vision_config}"]
     if sizes.backbone:
         return []
     whole = (sizes.patch_size, sizes.window_size, sizes.embed_dim, *sizes.depths, *sizes.num_heads)

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from utils.errors import InputError
 
 
 def start(device: str = "auto") -> torch.device:
@@ -15,6 +17,8 @@ def start(device: str = "auto") -> torch.device:
     Alone, without `WORLD_SIZE` in the environment, nothing is started.
     device: auto, cpu or cuda; auto takes this process's card where there is one.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no card here; give cpu or auto")
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
     if use_cuda:
@@ -57,22 +61,11 @@ def barrier() -> None:
         dist.barrier()
 
 
-def broadcast_object(value: Any) -> Any:
-    """Rank 0's value, on every process."""
-    if world_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of `values` over processes, on every process."""
-    if world_size() == 1:
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / world_size()
+def broadcast_buffers(model: nn.Module) -> None:
+    """Rank 0's buffers, on every process: batch norm's statistics are otherwise each process's own."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 class _Gather(torch.autograd.Function):
@@ -81,8 +74,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sum_over_processes: bool) -> Tensor:
         ctx.sum_over_processes, ctx.rows = sum_over_processes, len(rows)
+        rows = rows.contiguous()
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows)
         return torch.cat(parts)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -18,13 +19,15 @@ def listed(problems: list[str], shown: int = 5) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and exit: an `InputError` is one `error:` line (from rank 0) and status 2."""
+    """Run a script's `main` and exit: an `InputError` is one `error:` line and status 2."""
     try:
         sys.exit(main())
     except InputError as error:
-        # Of processes that a launcher started side by side, one speaks.
-        if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+        if rank != "0":
+            # Process 0 mostly meets the same mistake and speaks for all; the launcher then ends this one meanwhile.
+            time.sleep(2)
+        print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

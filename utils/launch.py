@@ -32,7 +32,7 @@ CARD_PRESETS: dict[str, tuple[int, ...]] = {
 }
 PRESETS = (*CARD_PRESETS, "gpuN", "auto", "cpu", "cpuN")
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 KILL_SECONDS = 5  # from asking a command to end to killing it
 RUN_MARK = "PIR_RUN"  # environment variable by which what a command has started is known
 

@@ -1,8 +1,8 @@
 """The folder a run writes to. No torch here: the launcher looks at it before any process starts."""
 
-from collections.abc import Mapping
+import time
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
 
 from utils.errors import InputError
 
@@ -13,6 +13,8 @@ RESULT = "result.json"
 EXAMPLES = "examples.png"
 RESUME = "resume.pth"
 CURVES = "tensorboard"
+
+SHARED_SECONDS = 30.0
 
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool) -> None:
@@ -27,17 +29,39 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
     if found and not (resume or overwrite):
         way_out = "--overwrite" if evaluate else "--resume or --overwrite"
         raise InputError(f"{folder} already holds a run ({found[0].name}); give {way_out}, or another --output_dir")
+    if resume and not (folder / RESUME).exists() and any(file.name != CONFIG for file in found):
+        raise InputError(f"{folder} has no {RESUME} to go on from; give --overwrite, or another --output_dir")
 
 
-def open_output(folder: Path, *, overwrite: bool, evaluate: bool) -> None:
-    """Make the folder; with `overwrite` remove the files of the run in it (an evaluation's: its result alone)."""
+def open_output(folder: Path) -> None:
+    """Make the folder and see that files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for file in _files_of_run(folder, evaluate):
-                file.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"--output_dir {folder} cannot be written ({error.strerror})") from None
+
+
+def wait_for_output(folder: Path) -> None:
+    """See the folder that process 0 made, perhaps on another machine, whose disk may take a moment to show it."""
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not folder.is_dir():
+        if time.monotonic() > deadline:
+            raise InputError(f"--output_dir {folder} must be on a disk that all machines share")
+        time.sleep(0.5)
+
+
+def remove_run(folder: Path, *, evaluate: bool, weights: str | None) -> None:
+    """Remove the files of the run in the folder (an evaluation's: its result alone).
+
+    Raises InputError, with nothing removed, where `weights`, which this run starts from, are among them.
+    """
+    files = _files_of_run(folder, evaluate)
+    if weights and Path(weights).resolve() in [file.resolve() for file in files]:
+        raise InputError(f"--overwrite would remove {weights}, which this run starts from; give another --output_dir")
+    for file in files:
+        file.unlink()
 
 
 def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
@@ -46,8 +70,3 @@ def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
     named = [folder / name for name in (CONFIG, LOG, RESULT, EXAMPLES, RESUME)]
     curves = sorted((folder / CURVES).glob("events.*"))
     return [file for file in named if file.exists()] + sorted(folder.glob("checkpoint_*.pth")) + curves
-
-
-def differing_keys(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configs differ, apart from the number of loader workers."""
-    return sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k) and k != "num_workers")
