@@ -225,7 +225,7 @@ def test_every_argument_reaches_the_program(capsys):
     environment, command = dry_run(
         capsys,
         *("--task", "itr_rsitmd", "--dist", "f2", "--config", "c.yaml", "--output_dir", "out dir"),
-        *("--bs", "256", "--seed", "7", "--checkpoint", "a.pth", "--load_ckpt_from", "b.pth"),
+        *("--bs", "256", "--seed", "7", "--checkpoint", "a.pth"),
         *("--override", "optimizer.lr=1e-5", "--override", awkward),
         *("--evaluate", "--resume", "--overwrite", "--download", "--master_port", "12345"),
     )
@@ -233,11 +233,17 @@ def test_every_argument_reaches_the_program(capsys):
         *(sys.executable, "-m", "torch.distributed.launch", "--use_env", "--nproc_per_node", "2"),
         *("--nnodes", "1", "--node_rank", "0", "--master_addr", "127.0.0.1", "--master_port", "12345"),
         *(str(run.ROOT / "Retrieval.py"), "--config", "c.yaml", "--output_dir", "out dir", "--seed", "7"),
-        *("--device", "cuda", "--bs", "256", "--checkpoint", "a.pth", "--load_ckpt_from", "b.pth"),
+        *("--device", "cuda", "--bs", "256", "--checkpoint", "a.pth"),
         *("--override", "optimizer.lr=1e-5", "--override", awkward),
         *("--evaluate", "--resume", "--overwrite", "--download"),
     ]
     assert list(environment)[:2] == ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
+
+
+def test_domain_weights_reach_the_program_and_exclude_a_checkpoint(capsys):
+    start = ("--task", "itr_rsitmd", "--dist", "f2", "--load_ckpt_from", "b.pth")
+    assert option(dry_run(capsys, *start)[1], "--load_ckpt_from") == "b.pth"
+    assert "give one" in error_of(*start, "--checkpoint", "a.pth", "--dry_run")
 
 
 def test_the_line_printed_is_the_command_run(capsys, monkeypatch, config):
