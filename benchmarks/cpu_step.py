@@ -24,7 +24,7 @@ from models.encoders import PictureEncoder  # noqa: E402
 from models.losses import total_loss  # noqa: E402
 from optim import create_optimizer  # noqa: E402
 from utils.config import config_from_file  # noqa: E402
-from utils.launch import KEEP_MEMORY  # noqa: E402
+from utils.launch import CPU_SETTINGS  # noqa: E402
 from utils.precision import bf16_used  # noqa: E402
 
 CASES = ("as shipped", "memory given back", "depthwise in bf16", "float32")
@@ -42,7 +42,7 @@ def main() -> None:
         return
     measured = {}
     for case in CASES:
-        kept = {} if case == "memory given back" else KEEP_MEMORY
+        kept = {} if case == "memory given back" else CPU_SETTINGS
         command = [sys.executable, __file__, "--case", case, "--steps", str(args.steps)]
         done = subprocess.run(command, env=os.environ | kept, capture_output=True, text=True, check=True)
         measured[case] = float(done.stdout)

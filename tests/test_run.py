@@ -160,7 +160,7 @@ def test_cpu_presets_hide_the_cards_and_share_the_cores(monkeypatch, preset, cou
     monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     processes = launch.processes_for(preset)
     threads = {1: "8", 2: "4", 12: "1"}[count]
-    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads} | launch.KEEP_MEMORY
+    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads} | launch.CPU_SETTINGS
     assert processes == launch.Processes(count, "cpu", environment)
 
 
