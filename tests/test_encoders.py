@@ -3,8 +3,17 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
-from models.encoders import InstructionEncoder, VisionEncoder, bert_like, swin, timm_backbone, vit_small
+from models.encoders import (
+    InstructionEncoder,
+    VisionEncoder,
+    bert_like,
+    keep_depthwise_in_float32,
+    swin,
+    timm_backbone,
+    vit_small,
+)
 from tests.tiny import TEXT, captions, pictures, uniform
 from utils.errors import InputError
 from utils.normalisation import normalise
@@ -187,3 +196,31 @@ def test_another_kind_of_text_encoder_is_built_by_its_model_type():
 def test_an_unknown_text_encoder_is_one_line():
     with pytest.raises(InputError, match=r"^text_config: [^\n]*$"):
         bert_like({"model_type": "word2vec"})
+
+
+def dtypes_of_convolutions(grad: bool) -> dict[str, torch.dtype]:
+    """What a pointwise and a depthwise convolution compute in under a CPU's bf16 autocast."""
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
+    keep_depthwise_in_float32(model)
+    seen = {}
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out.dtype}))
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16):
+        model(torch.ones(1, 4, 5, 5))
+        seen["after"] = torch.is_autocast_enabled("cpu")
+    return seen
+
+
+def test_only_differentiated_depthwise_convolutions_leave_the_autocast():
+    low, full = torch.bfloat16, torch.float32
+    assert dtypes_of_convolutions(grad=True) == {"0": low, "1": full, "2": low, "after": True}
+    assert dtypes_of_convolutions(grad=False) == {"0": low, "1": low, "2": low, "after": True}
+
+
+def test_a_depthwise_convolution_that_fails_leaves_the_autocast_as_it_was():
+    conv = nn.Conv2d(4, 4, 3, groups=4)
+    keep_depthwise_in_float32(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            conv(torch.ones(1, 3, 5, 5))
+        assert torch.is_autocast_enabled("cpu")
