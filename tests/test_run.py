@@ -51,10 +51,11 @@ PREFLIGHT = run.preflight
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    """Four cards, no variable of the user's own, and experiments that preflight finds nothing wrong with."""
+def plain_environment(monkeypatch, tmp_path):
+    """A folder without outputs of earlier runs, four cards, no variable of the user's own, and experiments that preflight finds nothing wrong with."""
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "count_cards", lambda: 4)
     monkeypatch.setattr(run, "preflight", lambda *given: None)
 
@@ -313,6 +314,7 @@ def test_the_experiment_is_checked_before_it_is_launched(monkeypatch, config):
 def test_a_mistake_in_the_config_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(run, "preflight", PREFLIGHT)
     monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    monkeypatch.chdir(run.ROOT)  # where the config finds its size files
     message = error_of("--task", "itr_rsicd", "--dist", "cpu", "--override", "filter_sise=3")
     assert "filter_sise" in message and "filter_size" in message
 
