@@ -52,7 +52,7 @@ PREFLIGHT = run.preflight
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch, tmp_path):
-    """A folder without outputs of earlier runs, four cards, no variable of the user's own, and experiments that preflight finds nothing wrong with."""
+    """No outputs of earlier runs, four cards, no variable of the user's own, nothing for preflight to find wrong."""
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
