@@ -2,7 +2,15 @@
 
 import torch
 
-from models.encoders import InstructionEncoder, VisionEncoder, bert_like, swin, timm_backbone, vit_small
+from models.encoders import (
+    InstructionEncoder,
+    VisionEncoder,
+    bert_like,
+    freeze_all_but_last_layers,
+    swin,
+    timm_backbone,
+    vit_small,
+)
 from models.pir import PIR, check_filter
 from utils.config import Config
 
@@ -38,7 +46,10 @@ def build_model(config: Config) -> PIR:
             batch_stats=c.prior_batch_stats,
             own_normalisation=c.prior_backbone != "resnet50",  # the released prior sees CLIP's
         )
-    model = PIR(vision_encoder, instruction_encoder, bert_like(c.text_sizes), c)
+    text_encoder = bert_like(c.text_sizes)
+    if c.text_trained_layers is not None:
+        freeze_all_but_last_layers(text_encoder, c.text_trained_layers)
+    model = PIR(vision_encoder, instruction_encoder, text_encoder, c)
     if c.optimizer.lr_mult_heads:
         encoders = ("vision_encoder.", "text_encoder.", "instruction_encoder.")
         model.init_params = [name for name, _ in model.named_parameters() if not name.startswith(encoders)]

@@ -26,6 +26,7 @@ class PIR(nn.Module):
         c, dim = config, config.embed_dim
         self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
         self.mask_padding, self.clamp_temp = c.mask_padding, c.clamp_temp
+        self.text_summary = c.text_summary
         self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
         self.same_class_negatives = c.same_class_negatives
 
@@ -68,7 +69,7 @@ class PIR(nn.Module):
             mask = attention_mask if attention_mask is not None else ids != self.text_encoder.config.pad_token_id
         seen = mask if mask is not None else torch.ones_like(ids)
         tokens = self.text_proj(self.text_encoder(ids, attention_mask=seen).last_hidden_state)  # [B, L, D]
-        summary = tokens[:, 0]
+        summary = tokens[:, 0] if self.text_summary == "first" else masked_mean(tokens, seen)
         if not self.is_baseline:
             summary = summary + self.language_cycle(tokens, mask)
         return F.normalize(summary.float(), dim=-1)
@@ -111,6 +112,12 @@ class PIR(nn.Module):
             with torch.no_grad():
                 temp.clamp_(0.001, 0.5)
         return temp
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the tokens that `mask` marks: `[B, L, D]`, `[B, L]` -> `[B, D]`."""
+    weights = mask.to(tokens.dtype).unsqueeze(-1)  # [B, L, 1]
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def check_filter(config: Config, tokens: int) -> None:

@@ -9,6 +9,7 @@ from models.encoders import (
     InstructionEncoder,
     VisionEncoder,
     bert_like,
+    freeze_all_but_last_layers,
     keep_depthwise_in_float32,
     swin,
     timm_backbone,
@@ -92,7 +93,7 @@ def test_only_the_last_stages_are_trained_when_told():
     trained = {name.partition(".")[0] for name, p in backbone.named_parameters() if p.requires_grad}
     assert trained == {"layer3", "layer4"}
     for stages in (0, 7):
-        with pytest.raises(InputError, match=f"vision_trained_stages {stages}: the picture encoder has 5 stages"):
+        with pytest.raises(InputError, match=f"{stages} trained stages: the picture encoder has 5 stages"):
             VisionEncoder(backbone, trained_stages=stages)
 
 
@@ -224,3 +225,14 @@ def test_a_depthwise_convolution_that_fails_leaves_the_autocast_as_it_was():
         with pytest.raises(RuntimeError):
             conv(torch.ones(1, 3, 5, 5))
         assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("kind", ("bert", "distilbert"))
+def test_only_the_last_text_layers_are_trained_when_told(kind):
+    sizes = {"n_layers": 2, "n_heads": 4, "dim": 32, "hidden_dim": 64, "vocab_size": 200}
+    encoder = bert_like(TEXT if kind == "bert" else {"model_type": kind, **sizes})
+    freeze_all_but_last_layers(encoder, 1)
+    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert trained and trained == {name for name, _ in encoder.named_parameters() if ".layer.1." in name}
+    with pytest.raises(InputError, match="text_trained_layers 3: the text encoder has 2 layers"):
+        freeze_all_but_last_layers(encoder, 3)

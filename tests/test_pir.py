@@ -49,6 +49,15 @@ def test_a_baseline_is_the_projected_first_token(tiny_config, images, ids):
         torch.testing.assert_close(baseline.encode_text(ids), F.normalize(caption, dim=1))
 
 
+def test_a_captions_summary_can_be_the_mean_of_its_tokens_without_padding(tiny_config, ids):
+    baseline = tiny_model(tiny_config(is_baseline=True, text_summary="mean", mask_padding=True))
+    padded, mask = F.pad(ids, (0, 3)), F.pad(torch.ones_like(ids), (0, 3))
+    with torch.no_grad():
+        tokens = baseline.text_proj(baseline.text_encoder(ids).last_hidden_state)  # [B, L, D]
+        wanted = F.normalize(tokens.mean(dim=1), dim=1)
+        torch.testing.assert_close(baseline.encode_text(padded, mask), wanted)
+
+
 def test_heads_that_start_at_zero_leave_the_summary_alone(tiny_config, images, ids):
     torch.manual_seed(0)
     model = build_model(tiny_config(zero_init_heads=True)).eval()

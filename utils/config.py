@@ -97,6 +97,8 @@ class Config:
     finetune_conv: bool = False
     text_config: str = "configs/config_bert.json"
     text_encoder: str | None = "data/bert-base-uncased"
+    text_trained_layers: int | None = None  # its last so many layers, without the embeddings; null: all
+    text_summary: Literal["first", "mean"] = "first"  # the token a caption is summed up in, or the mean of all
     tokenizer: str | None = None  # a folder with a vocabulary; null: that of text_encoder
 
     # Heads
@@ -228,6 +230,8 @@ def _impossible(c: Config) -> list[str]:
         problems.append("'train_file' names no file")
     if c.vision_trained_stages is not None and c.vision_trained_stages < 1:
         problems.append("'vision_trained_stages' must be at least 1, or null for all")
+    if c.text_trained_layers is not None and c.text_trained_layers < 1:
+        problems.append("'text_trained_layers' must be at least 1, or null for all")
     if c.optimizer.weight_decay < 0 or c.center_factor < 0:
         problems.append("'optimizer.weight_decay' and 'center_factor' must be at least 0")
     if c.use_affil_loss and c.use_triplet_loss:
