@@ -2,118 +2,183 @@
 
 import argparse
 import json
-import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.releases import RELEASES, SPLITS, ReleasedPicture
+from dataset.annotation_files import annotation_texts, write_all
+from dataset.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
+from dataset.folder_set import SEED, read_folder_set
+from dataset.near_duplicates import near_duplicates
+from dataset.picture_check import check_pictures, hashed
+from dataset.prepared import (
+    REPORT,
+    OtherSet,
+    input_checksum,
+    is_done,
+    output_checksum,
+    plain_pairs,
+    relative_root,
+    report_values,
+    split_counts,
+)
+from dataset.published_splits import check_published, published_split
+from dataset.release_files import release_folder
+from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
+from dataset.report import HTML, render
 from utils.errors import InputError, run_cli
 
-Entries = list[dict[str, Any]]
+FOLDER = "folder"
+TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
+DEFAULT_TASK = "itr_rsicd_lite"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the annotation files of one release, and print what they hold and how to train on them."""
+    """Write the annotation files and the report of one release, and print what they hold and how to train on them."""
     args = parse(arguments)
-    release = RELEASES[args.dataset]
-    released = release.read(Path(args.release), args.labels)
-    annotations = annotation_entries(released.pictures)
-    files = {split: Path(args.output_dir).resolve() / f"{args.dataset}_{split}.json" for split in SPLITS}
-    write_all({files[split]: annotations[split] for split in SPLITS})
+    output_dir = Path(args.output_dir).resolve()
+    other = OtherSet(Path(args.check_against)) if args.check_against else None
+    with release_folder(Path(args.release), output_dir) as folder:
+        listing = read_listing(args, folder)
+        made_with = settings(args, listing, other)
+        defects = Defects()
+        pictures = with_files(listing.pictures, defects)
+        check_splits(args, pictures)
+        files = [picture.file for picture in pictures]
+        if is_done(output_dir, made_with, listing, files):
+            print(f"{output_dir} holds this release already, prepared with the same arguments: nothing to do")
+            return 0
 
-    for split in SPLITS:
-        pictures = [picture for picture in released.pictures if picture.split == split]
-        captions = sum(len(picture.captions) for picture in pictures)
-        labels = len({picture.label_name for picture in pictures})
-        print(f"{files[split]}: {len(pictures)} pictures, {captions} captions, {labels} labels")
-    if released.captions_left_out:
-        print(f"left out: {released.captions_left_out} captions without a word")
+        checks = check_pictures(listing.image_root, files)
+        pictures = with_captions(readable(pictures, checks, defects), defects)
+        check_splits(args, pictures)
+        check_classes(pictures, defects)
+        found = hashed(listing.image_root, [picture.file for picture in pictures], checks)
+        shared = near_duplicates(found, other.pictures) if other else []
+        pairs = plain_pairs(pictures, near_duplicates(found), shared, other)
+
+        checksum = input_checksum(listing.sources, {file: check.checksum for file, check in checks.items()})
+        root = relative_root(listing.image_root, output_dir)
+        report = report_values(made_with, root, checksum, pictures, checks, defects, pairs)
+        texts = annotation_texts(args.dataset, pictures)
+        texts[HTML] = render(report, defects, pictures, listing.image_root, other)
+        report["outputs"] = {name: output_checksum(text) for name, text in texts.items()}
+        texts[REPORT] = json.dumps(report, indent=1) + "\n"
+        write_all({output_dir / name: text for name, text in texts.items()})
+
+    tell(args.dataset, output_dir, pictures, defects, pairs)
     print("train on them with:")
-    print(training_command(release.task, released.image_root.resolve(), files))
+    print(training_command(args.dataset, listing.image_root.resolve(), output_dir, pictures))
     return 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """The command line; `InputError` for arguments that contradict each other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, choices=RELEASES)
-    parser.add_argument("--release", required=True, metavar="DIR", help="the unpacked release")
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the annotation files go")
-    parser.add_argument(
-        "--labels",
-        default="name",
-        help="name: the file name before _ (as released; the default); scene: the release's scene classes",
+    add = parser.add_argument
+    add("--dataset", required=True, choices=[*RELEASES, FOLDER], help="a published release, or a folder of one's own")
+    add("--release", required=True, metavar="DIR", help="the release: a folder, or a zip or tar archive of it")
+    add("--output_dir", required=True, metavar="DIR", help="where the annotation files and the report go")
+    add(
+        "--split",
+        default="release",
+        choices=("release", "published"),
+        help="release: the release's own three (the default); published: those of the published tables",
     )
-    return parser.parse_args(arguments)
+    add(
+        "--labels",
+        choices=("name", "scene"),
+        help="name: from the picture's name, as released (the default); scene: the release's scene classes",
+    )
+    add("--check_against", metavar="FILE", help="another data set's report.json: are pictures in both?")
+    add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
+    args = parser.parse_args(arguments)
+    if args.dataset == FOLDER and args.labels:
+        raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
+    if args.dataset == FOLDER and args.split != "release":
+        raise InputError(f"--dataset {FOLDER} has no published split: leave --split out")
+    if args.dataset != FOLDER and args.seed is not None:
+        raise InputError(f"--seed is for --dataset {FOLDER}: a release has its own split")
+    return args
 
 
-def annotation_entries(pictures: Sequence[ReleasedPicture]) -> dict[str, Entries]:
-    """The records of each split's annotation file: one a caption for train, one a picture for val and test.
+def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
+    """The release's pictures, in the split asked for."""
+    if args.dataset == FOLDER:
+        return read_folder_set(folder, args.seed)
+    listing = RELEASES[args.dataset].read(folder, args.labels)
+    return published_split(args.dataset, listing) if args.split == "published" else listing
 
-    Labels are numbered by name, those of the train split first; captions stay raw (reading cleans them).
-    """
-    train = [picture for picture in pictures if picture.split == "train"]
-    train_labels = {picture.label_name for picture in train}
-    names = sorted({picture.label_name for picture in pictures}, key=lambda name: (name not in train_labels, name))
-    number = {name: label for label, name in enumerate(names)}
 
-    entries: dict[str, Entries] = {
-        "train": [
-            {
-                "caption": caption,
-                "image": picture.file,
-                "image_id": image_id,
-                "label": number[picture.label_name],
-                "label_name": picture.label_name,
-            }
-            for image_id, picture in enumerate(train)
-            for caption in picture.captions
-        ]
+def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None) -> dict[str, Any]:
+    """The arguments that the output depends on, the release itself apart."""
+    labels = None if args.dataset == FOLDER else RELEASES[args.dataset].labels_chosen(args.labels)
+    return {
+        "dataset": args.dataset,
+        "split": args.split,
+        "labels": labels,
+        "seed": args.seed,
+        "check_against": other.checksum if other else None,
     }
-    for split in SPLITS[1:]:
-        entries[split] = [
-            {
-                "image": picture.file,
-                "caption": list(picture.captions),
-                "label": number[picture.label_name],
-                "label_name": picture.label_name,
-            }
-            for picture in pictures
-            if picture.split == split
-        ]
-    return entries
 
 
-def write_all(contents: dict[Path, Entries]) -> None:
-    """Write every file beside its place, then rename them all: a crash leaves the old ones."""
-    beside = {file: file.with_name(f".{file.name}.{os.getpid()}") for file in contents}
-    try:
-        for file, entries in contents.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lines = ",\n".join(json.dumps(entry) for entry in entries)
-            beside[file].write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        for file, written in beside.items():
-            os.replace(written, file)
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
-    finally:
-        for written in beside.values():
-            if written.exists():
-                written.unlink()
+def check_splits(args: argparse.Namespace, pictures: Sequence[ListedPicture]) -> None:
+    """Raise InputError for a split without pictures, and where too few are left for the published split."""
+    if args.split == "published":
+        check_published(args.dataset, pictures)
+    empty = [split for split in SPLITS if split not in {picture.split for picture in pictures}]
+    if empty:
+        hint = ": give --split published" if args.dataset in ("rsicd", "rsitmd") else ""
+        raise InputError(f"{args.release} has no picture of the split {' and '.join(empty)}{hint}")
 
 
-def training_command(task: str, image_root: Path, files: dict[str, Path]) -> str:
+def tell(
+    dataset: str,
+    output_dir: Path,
+    pictures: Sequence[ListedPicture],
+    defects: Defects,
+    pairs: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Print what was written and, a line a kind, what is wrong in it."""
+    for split in SPLITS:
+        counts = ", ".join(f"{count} {name}" for name, count in split_counts(pictures, split).items())
+        print(f"{output_dir / f'{dataset}_{split}.json'}: {counts}")
+    for kind, (title, _, left_out) in KINDS.items():
+        if count := defects.count(kind):
+            first = defects[kind][0]
+            print(f"{'warning: left out: ' if left_out else ''}{title}: {count} ({first.label or first.image!r} first)")
+    for name, found in pairs.items():
+        if found:
+            one, two = found[0]["images"]
+            print(
+                f"warning: near-duplicate pictures {name.replace('_', ' ')}: {by_splits(name, found)} "
+                f"({one!r} and {two!r} first)"
+            )
+    print(f"all of it by name: {output_dir / HTML}, {output_dir / REPORT}")
+
+
+def by_splits(name: str, pairs: Sequence[dict[str, Any]]) -> str:
+    """How many pairs there are of which splits: `2 train and test, 1 val and test`."""
+    form = "{} here, {} there" if name == "across_sets" else "{} and {}"
+    kinds = (p["splits"] if name == "across_sets" else sorted(p["splits"], key=SPLITS.index) for p in pairs)
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(form.format(*splits) for splits in kinds).items())
+
+
+def training_command(dataset: str, image_root: Path, output_dir: Path, pictures: Sequence[ListedPicture]) -> str:
     """The one shell line that trains on the files."""
+    files = {split: _yaml(output_dir / f"{dataset}_{split}.json") for split in SPLITS}
     overrides = [
         f"image_root={_yaml(image_root)}",
-        f"train_file=[{_yaml(files['train'])}]",
-        f"val_file={_yaml(files['val'])}",
-        f"test_file={_yaml(files['test'])}",
+        f"train_file=[{files['train']}]",
+        f"val_file={files['val']}",
+        f"test_file={files['test']}",
     ]
-    command = ["python", "run.py", "--task", task]
+    if pictures[0].label_name is None:
+        overrides.append("use_affil_loss=False")
+    command = ["python", "run.py", "--task", TASKS.get(dataset, DEFAULT_TASK)]
     for override in overrides:
         command += ["--override", override]
     return shlex.join(command)

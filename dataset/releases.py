@@ -1,35 +1,100 @@
-"""What each published release looks like, read into checked pictures with captions, split and label."""
+"""What each published release looks like, read into a listing: pictures with split, raw captions and label."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.captions import clean_caption
+from dataset.release_files import PictureIndex, leads_outside, read_text
 from utils.errors import InputError, listed
 
 SPLITS = ("train", "val", "test")
 
-# A release's folder and its picture file names -> the label's name of each picture
-Labels = Callable[[Path, Sequence[str]], dict[str, str]]
 
+class ListedPicture(NamedTuple):
+    """A picture as a release lists it; nothing is left out yet, and a name may come twice."""
 
-class ReleasedPicture(NamedTuple):
-    """A picture of a release: its file in the image folder, its own split, raw captions and label."""
-
-    file: str
+    name: str
+    file: str | None  # under the image folder, as it is on disk; None where it is not there
     split: str
-    captions: tuple[str, ...]
-    label_name: str
+    captions: tuple[str, ...]  # raw
+    label_name: str | None  # None where the set has no labels, and where the file is not there
 
 
-class ReleasedSet(NamedTuple):
-    """The pictures of a release in its own order, and how many captions without a word were left out."""
+class Listing(NamedTuple):
+    """The pictures of a release in its own order."""
 
     image_root: Path
-    pictures: list[ReleasedPicture]
-    captions_left_out: int
+    pictures: list[ListedPicture]
+    sources: list[Path]  # the files it was read from, the pictures apart
+
+
+class Labels(NamedTuple):
+    """Label names by picture, and the files they were read from."""
+
+    names: dict[str, str]
+    sources: list[Path]
+
+
+# A release's folder and picture names -> their labels
+Labelling = Callable[[Path, Sequence[str]], Labels]
+
+
+def label_rule(label_of: Callable[[str], str]) -> Labelling:
+    """Labels that the picture's name alone tells."""
+    return lambda _, names: Labels({name: label_of(name) for name in names}, [])
+
+
+def before_first_underscore(name: str) -> str:
+    """Released for RSICD, so that a picture named by a bare number is a class of its own."""
+    return Path(name).stem.partition("_")[0]
+
+
+def before_last_underscore(name: str) -> str:
+    """RSITMD's class: `airport_4669.tif` shows an airport."""
+    stem = Path(name).stem
+    return stem.rpartition("_")[0] or stem
+
+
+UCM_CLASSES = (
+    *("agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential"),
+    *("forest", "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark"),
+    *("overpass", "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt"),
+)
+
+
+def ucm_class(name: str) -> str:
+    """UCM's class by number: `1.tif` to `100.tif` are the first, `2001.tif` to `2100.tif` the last."""
+    stem = Path(name).stem
+    if not re.fullmatch(r"[0-9]{1,4}", stem) or not 1 <= int(stem) <= 100 * len(UCM_CLASSES):
+        raise InputError(f"picture {name!r:.80} has no class: its name must be a number from 1 to 2100")
+    return UCM_CLASSES[(int(stem) - 1) // 100]
+
+
+def class_lists(class_folder: str) -> Labelling:
+    """Scene classes: `class_folder` holds `CLASS.txt` files that list the pictures of a class, one a line."""
+
+    def labels(folder: Path, names: Sequence[str]) -> Labels:
+        files = sorted((folder / class_folder).glob("*.txt"))
+        if not files:
+            raise InputError(f"{folder / class_folder} holds no class lists (CLASS.txt)")
+        classes: dict[str, list[str]] = {name.casefold(): [] for name in names}
+        for file in files:
+            for name in {line.strip().casefold() for line in read_text(file).splitlines()} & classes.keys():
+                classes[name].append(file.stem)
+        found = {name: classes[name.casefold()] for name in names}
+        problems = [
+            f"{name!r} is in {'no class' if not there else 'the classes ' + ' and '.join(there)}"
+            for name, there in found.items()
+            if len(there) != 1
+        ]
+        if problems:
+            raise InputError(f"{folder / class_folder}: {listed(problems)}")
+        return Labels({name: there[0] for name, there in found.items()}, files)
+
+    return labels
 
 
 @dataclass(frozen=True)
@@ -38,43 +103,68 @@ class Release:
 
     captions_file: str  # {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
     image_folders: tuple[str, ...]  # names the folder of the pictures is published under
-    labels: Mapping[str, Labels]  # by the name the user chooses them with
-    task: str  # of run.py
+    picture_name: re.Pattern[str]  # a number in a group is at most `picture_count`
+    picture_count: int
+    labels: dict[str, Labelling]  # by the name the user chooses them with, the default first; empty: none published
 
-    def read(self, folder: Path, labels: str) -> ReleasedSet:
-        """The release in `folder`; `InputError` counting and naming what is not as published."""
-        if labels not in self.labels:
-            raise InputError(f"labels {labels!r}: this release has {' and '.join(self.labels)}")
-        image_root = self._image_root(folder)
+    def read(self, folder: Path, labels: str | None) -> Listing:
+        """The release in `folder` with the labels chosen (None: the default).
+
+        Raises InputError that counts and names what is not of the published form.
+        """
+        labels = self.labels_chosen(labels)
         file = folder / self.captions_file
+        entries = _images(file)
         problems: list[str] = []
-        pictures: dict[str, tuple[str, tuple[str, ...]]] = {}  # file name -> split, captions
-        left_out = 0
-        for number, entry in enumerate(_images(file), 1):
+        read: list[tuple[str, str, tuple[str, ...]]] = []
+        for number, entry in enumerate(entries, 1):
             try:
-                name, split, captions = _picture(entry)
-                if name in pictures:
-                    raise InputError(f"{name!r} is in the release twice")
-                if not (image_root / name).is_file():
-                    raise InputError(f"{name!r} is not in {image_root}")
-                with_words = tuple(raw for raw in captions if _has_words(raw))
-                if not with_words:
-                    raise InputError(f"{name!r} has no caption with a word in it")
+                read.append(_picture(entry))
             except InputError as problem:
                 problems.append(f"image {number}: {problem}")
-                continue
-            pictures[name] = split, with_words
-            left_out += len(captions) - len(with_words)
         if problems:
             raise InputError(f"{file}: {listed(problems)}")
-        empty = [split for split in SPLITS if split not in {split for split, _ in pictures.values()}]
-        if empty:
-            raise InputError(f"{file} has no picture of the split {' and '.join(empty)}")
-        label_of = self.labels[labels](folder, list(pictures))
-        return ReleasedSet(
+        self._check_identity(file, [name for name, _, _ in read])
+        image_root = self._image_root(folder)
+        index = PictureIndex(image_root)
+        files = {name: index.find(name) for name, _, _ in read}
+        found = [name for name, there in files.items() if there is not None]
+        label_of = self.labels[labels](folder, found) if labels else Labels({}, [])
+        return Listing(
             image_root,
-            [ReleasedPicture(name, *split_captions, label_of[name]) for name, split_captions in pictures.items()],
-            left_out,
+            [ListedPicture(name, files[name], *rest, label_of.names.get(name)) for name, *rest in read],
+            [file, *label_of.sources],
+        )
+
+    def labels_chosen(self, labels: str | None) -> str | None:
+        """The kind of labels to use; `InputError` for one the release does not have."""
+        if labels is None:
+            return next(iter(self.labels), None)
+        if labels not in self.labels:
+            has = " and ".join(self.labels) or "none: leave --labels out"
+            raise InputError(f"labels {labels!r}: this release has {has}")
+        return labels
+
+    def fits(self, names: Sequence[str]) -> bool:
+        """Whether most names have this release's form, and number and numbers are not above its own."""
+        matches = [match for match in map(self.picture_name.fullmatch, names) if match]
+        numbers = [int(match[1]) for match in matches if match.re.groups]
+        return (
+            2 * len(matches) > len(names)
+            and len(names) <= self.picture_count
+            and all(1 <= number <= self.picture_count for number in numbers)
+        )
+
+    def _check_identity(self, file: Path, names: Sequence[str]) -> None:
+        """Tell a release apart from the others, two of which share the name of their captions file."""
+        others = [name for name, other in RELEASES.items() if other is not self and other.fits(names)]
+        whole = [name for name in others if RELEASES[name].picture_count == len(names)]
+        if self.fits(names) and not whole:
+            return
+        hint = f"; give --dataset {' or '.join(whole or others)}" if others else ""
+        raise InputError(
+            f"{file} lists {len(names):,} pictures such as {names[0]!r:.80}, which is not this release "
+            f"({self.picture_count:,} pictures){hint}"
         )
 
     def _image_root(self, folder: Path) -> Path:
@@ -84,48 +174,49 @@ class Release:
         raise InputError(f"{folder} has no folder of pictures ({' or '.join(self.image_folders)})")
 
 
-def labels_from_names(_: Path, names: Sequence[str]) -> dict[str, str]:
-    """Released: the file name before `_`, so that a picture named by a bare number is a class of its own."""
-    return {name: Path(name).stem.partition("_")[0] for name in names}
-
-
-def labels_from_class_lists(class_folder: str) -> Labels:
-    """Scene classes: `class_folder` holds `CLASS.txt` files that list the pictures of a class, one a line."""
-
-    def labels(folder: Path, names: Sequence[str]) -> dict[str, str]:
-        files = sorted((folder / class_folder).glob("*.txt"))
-        if not files:
-            raise InputError(f"{folder / class_folder} holds no class lists (CLASS.txt)")
-        classes: dict[str, list[str]] = {name: [] for name in names}
-        for file in files:
-            for name in {line.strip() for line in _read_text(file).splitlines()} & classes.keys():
-                classes[name].append(file.stem)
-        problems = [
-            f"{name!r} is in {'no class' if not found else 'the classes ' + ' and '.join(found)}"
-            for name, found in classes.items()
-            if len(found) != 1
-        ]
-        if problems:
-            raise InputError(f"{folder / class_folder}: {listed(problems)}")
-        return {name: found[0] for name, found in classes.items()}
-
-    return labels
-
+_BY_NAME = label_rule(before_last_underscore)
+_BY_NUMBER = label_rule(ucm_class)
 
 RELEASES = {
     "rsicd": Release(
         captions_file="dataset_rsicd.json",
         image_folders=("images", "RSICD_images"),
-        labels={"name": labels_from_names, "scene": labels_from_class_lists("txtclasses_rsicd")},
-        task="itr_rsicd_lite",
+        picture_name=re.compile(r"(?:[a-z]+_)?\d+\.jpg", re.IGNORECASE),
+        picture_count=10921,
+        labels={"name": label_rule(before_first_underscore), "scene": class_lists("txtclasses_rsicd")},
+    ),
+    "rsitmd": Release(
+        captions_file="dataset_RSITMD.json",
+        image_folders=("images",),
+        picture_name=re.compile(r"[a-z]+_\d+\.tiff?", re.IGNORECASE),
+        picture_count=4743,
+        labels={"name": _BY_NAME, "scene": _BY_NAME},
+    ),
+    "ucm": Release(
+        captions_file="dataset.json",
+        image_folders=("imgs", "images"),
+        picture_name=re.compile(r"([0-9]+)\.tiff?", re.IGNORECASE),
+        picture_count=2100,
+        labels={"name": _BY_NUMBER, "scene": _BY_NUMBER},
+    ),
+    "sydney": Release(
+        captions_file="dataset.json",
+        image_folders=("imgs", "images"),
+        picture_name=re.compile(r"([0-9]+)\.tiff?", re.IGNORECASE),
+        picture_count=613,
+        labels={},
     ),
 }
 
 
 def _images(file: Path) -> list[Any]:
     """The picture entries of a release's captions file."""
+    if not file.is_file():
+        others = [name for name, other in RELEASES.items() if (file.parent / other.captions_file).is_file()]
+        hint = f": there is the captions file of {' or '.join(others)}" if others else ""
+        raise InputError(f"cannot read {file}: no such file{hint}")
     try:
-        release = json.loads(_read_text(file))
+        release = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
     images = release.get("images") if isinstance(release, dict) else None
@@ -134,12 +225,12 @@ def _images(file: Path) -> list[Any]:
     return images
 
 
-def _picture(entry: Any) -> tuple[str, str, list[str]]:
+def _picture(entry: Any) -> tuple[str, str, tuple[str, ...]]:
     """File name, split and raw captions of one entry of `images`."""
     if not isinstance(entry, dict):
         raise InputError("is not a JSON object")
     name, split, sentences = (entry.get(key) for key in ("filename", "split", "sentences"))
-    if not isinstance(name, str) or name != Path(name).name:
+    if not isinstance(name, str) or not name or not (name == Path(name).name or leads_outside(name)):
         raise InputError(f"filename {name!r:.80} is not the name of a file")
     if split not in SPLITS:
         raise InputError(f"{name!r} has the split {split!r:.40}, none of {', '.join(SPLITS)}")
@@ -147,20 +238,4 @@ def _picture(entry: Any) -> tuple[str, str, list[str]]:
         isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) for sentence in sentences
     ):
         raise InputError(f'{name!r} has no "sentences" with a string "raw" each')
-    return name, split, [sentence["raw"] for sentence in sentences]
-
-
-def _has_words(raw: str) -> bool:
-    try:
-        return bool(clean_caption(raw))
-    except InputError:
-        return False
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text: {error}") from None
+    return name, split, tuple(sentence["raw"] for sentence in sentences)

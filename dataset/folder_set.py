@@ -1,0 +1,167 @@
+"""One's own pictures: a folder with a CSV or JSON Lines table `image,caption[,label][,split]`, read into a listing."""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset.release_files import PictureIndex, read_text
+from dataset.releases import SPLITS, ListedPicture, Listing
+from utils.errors import InputError, listed
+
+SEED = 42
+TABLES = (".csv", ".jsonl")
+_NEEDED, _OPTIONAL = ("image", "caption"), ("label", "split")
+
+
+class _Row(NamedTuple):
+    number: int  # as a spreadsheet or an editor counts, from 1
+    image: str
+    caption: str
+    label: str | None
+    split: str | None
+
+
+@dataclass
+class _Picture:
+    first: _Row
+    captions: list[str] = field(default_factory=list)
+
+
+def read_folder_set(release: Path, seed: int | None) -> Listing:
+    """The table in a folder (or the table named) and the pictures it names, relative to the table's folder.
+
+    Several rows with one image are its captions. Where no row has a split, `seed` (None: 42) draws one: a tenth of
+    the pictures each for val and test, a picture with all its captions in one split.
+
+    Raises InputError naming the rows that are wrong.
+    """
+    table = _table(release)
+    rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _json_rows(table)
+    pictures = _pictures(table, rows)
+    splits = {image: picture.first.split for image, picture in pictures.items()}
+    if None in splits.values():
+        splits = drawn_split(list(pictures), SEED if seed is None else seed)
+    elif seed is not None:
+        raise InputError(f"{table} has a column split: leave --seed out")
+    index = PictureIndex(table.parent)
+    listing = [
+        ListedPicture(image, index.find(image), splits[image], tuple(picture.captions), picture.first.label)
+        for image, picture in pictures.items()
+    ]
+    return Listing(table.parent, listing, [table])
+
+
+def drawn_split(images: Sequence[str], seed: int) -> dict[str, str]:
+    """A split of each image, the same whatever their order: a tenth of them val, a tenth test, at least one each."""
+    if len(images) < len(SPLITS):
+        raise InputError(f"{len(images)} pictures cannot be split into {', '.join(SPLITS)}: at least 3 are needed")
+    order = sorted(images)
+    random.Random(seed).shuffle(order)
+    share = max(1, round(len(order) / 10))
+    return {image: ("val", "test")[at // share] if at < 2 * share else "train" for at, image in enumerate(order)}
+
+
+def _table(release: Path) -> Path:
+    if release.suffix.lower() in TABLES and not release.is_dir():
+        return release
+    tables = sorted(path for path in release.iterdir() if path.suffix.lower() in TABLES and path.is_file())
+    if len(tables) != 1:
+        there = f"{len(tables)} ({', '.join(table.name for table in tables)})" if tables else "none"
+        raise InputError(f"{release} must hold one table, CSV or JSON Lines (.jsonl); found {there}: name it instead")
+    return tables[0]
+
+
+def _csv_rows(table: Path) -> list[_Row]:
+    reader = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
+    try:
+        lines = [(number, line) for number, line in enumerate(reader, 1) if line]
+    except csv.Error as error:
+        raise InputError(f"{table} line {reader.line_num} is not CSV: {error}") from None
+    if not lines:
+        raise InputError(f"{table} is empty: its first row must name the columns image and caption")
+    header = [name.strip().lower() for name in lines[0][1]]
+    missing = [name for name in _NEEDED if name not in header]
+    twice = sorted({name for name in header if header.count(name) > 1 and name in (*_NEEDED, *_OPTIONAL)})
+    if missing or twice:
+        wrong = f"has no column {' and '.join(missing)}" if missing else f"has the column {twice[0]} twice"
+        raise InputError(f"{table} {wrong}: its first row is {','.join(lines[0][1])!r:.80}")
+    uneven = [number for number, line in lines if len(line) != len(header)]
+    if uneven:
+        raise InputError(
+            f"{table}: {_rows(uneven)} not {len(header)} fields as the first row has "
+            "(a caption with a comma must stand in quotes)"
+        )
+    return [_row(number, dict(zip(header, line, strict=True))) for number, line in lines[1:]]
+
+
+def _json_rows(table: Path) -> list[_Row]:
+    rows, problems = [], []
+    for number, line in enumerate(read_text(table).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{table} row {number} is not JSON, or is cut short: {error}") from None
+        if not isinstance(values, dict):
+            problems.append(f"row {number} is not a JSON object")
+            continue
+        if isinstance(values.get("label"), int) and not isinstance(values["label"], bool):
+            values["label"] = str(values["label"])
+        wrong = [name for name in _NEEDED if not isinstance(values.get(name), str)]
+        wrong += [name for name in _OPTIONAL if not isinstance(values.get(name), str | None)]
+        if wrong:
+            problems.append(f"row {number}: {wrong[0]!r} must be a string, not {values.get(wrong[0])!r:.40}")
+            continue
+        rows.append(_row(number, values))
+    if problems:
+        raise InputError(f"{table}: {listed(problems)}")
+    return rows
+
+
+def _row(number: int, values: dict[str, Any]) -> _Row:
+    label, split = ((values.get(name) or "").strip() or None for name in _OPTIONAL)
+    return _Row(number, values["image"].strip(), values["caption"], label, split)
+
+
+def _pictures(table: Path, rows: list[_Row]) -> dict[str, _Picture]:
+    """The rows by picture, in order of first appearance, once they agree with each other."""
+    if not rows:
+        raise InputError(f"{table} has no row of a picture")
+    nameless = [row.number for row in rows if not row.image]
+    if nameless:
+        raise InputError(f"{table}: {_rows(nameless)} no image")
+    unknown = [f"row {row.number} has {row.split!r:.40}" for row in rows if row.split not in (None, *SPLITS)]
+    if unknown:
+        raise InputError(f"{table}: a split is one of {', '.join(SPLITS)}: {listed(unknown)}")
+    for column in _OPTIONAL:
+        without = [row.number for row in rows if getattr(row, column) is None]
+        if without and len(without) < len(rows):
+            raise InputError(f"{table}: {_rows(without)} no {column}, others have one: give all rows one or none")
+    pictures: dict[str, _Picture] = {}
+    problems = []
+    for row in rows:
+        picture = pictures.setdefault(row.image, _Picture(row))
+        picture.captions.append(row.caption)
+        for column in _OPTIONAL:
+            if getattr(row, column) != getattr(picture.first, column):
+                values = f"{getattr(picture.first, column)!r:.40} and {getattr(row, column)!r:.40}"
+                problems.append(
+                    f"rows {picture.first.number} and {row.number} give {row.image!r} the {column} {values}"
+                )
+    if problems:
+        raise InputError(f"{table}: {listed(problems)}")
+    return pictures
+
+
+def _rows(numbers: list[int], shown: int = 5) -> str:
+    """`row 3 has`, or `7 rows (3, 4, 5, 6, 8 and more) have`."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]} has"
+    more = " and more" if len(numbers) > shown else ""
+    return f"{len(numbers)} rows ({', '.join(map(str, numbers[:shown]))}{more}) have"

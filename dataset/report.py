@@ -1,0 +1,113 @@
+"""report.html: what is wrong in a data set, the worst of each kind with its pictures, in one self-contained file."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from dataset.defects import Defects, Finding
+from dataset.picture_check import DEEP_MODES
+from dataset.prepared import OtherSet
+from dataset.release_files import leads_outside
+from dataset.releases import ListedPicture
+
+HTML = "report.html"
+TEMPLATE = "report_template.html"
+SHOWN = 12  # of each kind
+SHOWN_PAIRS = 24
+
+_THUMBNAIL = 160  # pixels of the longer side
+
+
+def render(
+    report: Mapping[str, Any],
+    defects: Defects,
+    pictures: Sequence[ListedPicture],
+    image_root: Path,
+    other: OtherSet | None,
+) -> str:
+    """The page for a report's values: the same values and pictures give the same text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    captions = {picture.file: picture.captions for picture in pictures}
+    thumbnail = _thumbnails(image_root)
+    other_thumbnail = _thumbnails(other.pictures.root) if other else thumbnail
+
+    def half(pair: Mapping[str, Any], at: int, of_other: bool) -> dict[str, Any]:
+        file = pair["images"][at]
+        return {
+            "image": file,
+            "split": pair["splits"][at],
+            "set": other.dataset if other and of_other else report["arguments"]["dataset"],
+            "thumbnail": (other_thumbnail if of_other else thumbnail)(file),
+            "captions": () if of_other else captions[file],
+        }
+
+    def pairs(kind: str) -> dict[str, Any]:
+        found = report["near_duplicates"][kind]
+        shown = [
+            {**pair, "halves": [half(pair, 0, False), half(pair, 1, kind == "across_sets")]}
+            for pair in found[:SHOWN_PAIRS]
+        ]
+        title = f"Near-duplicate pictures {kind.replace('_', ' ')}"
+        named = {image for pair in found for image in pair["images"]}
+        return {"title": title, "count": len(found), "pictures": len(named), "shown": shown}
+
+    page = environment.get_template(TEMPLATE).render(
+        report=report,
+        pairs=[pairs(kind) for kind in ("across_splits", "across_sets", "within_a_split")],
+        kinds=[
+            {**values, "shown": [_shown(finding, thumbnail) for finding in worst(defects[kind])]}
+            for kind, values in report["defects"].items()
+        ],
+    )
+    # A name may hold what UTF-8 cannot
+    return page.encode(errors="backslashreplace").decode() + "\n"
+
+
+def worst(findings: Sequence[Finding], shown: int = SHOWN) -> list[Finding]:
+    """The findings of highest weight, a picture once."""
+    first: dict[str, Finding] = {}
+    for finding in sorted(findings, key=lambda finding: -finding.weight):
+        first.setdefault(finding.image, finding)
+    return list(first.values())[:shown]
+
+
+def _shown(finding: Finding, thumbnail: Callable[[str], str | None]) -> dict[str, Any]:
+    return {
+        "image": finding.image,
+        "label": finding.label,
+        "caption": finding.caption,
+        "detail": finding.detail,
+        "thumbnail": thumbnail(finding.image),
+    }
+
+
+def _thumbnails(root: Path) -> Callable[[str], str | None]:
+    """A function from a file under `root` to a small JPEG of it as a data URI, None where there is none to show."""
+
+    def thumbnail(file: str) -> str | None:
+        if leads_outside(file):  # a name in a release must not bring another file into the page
+            return None
+        try:
+            with Image.open(root / file) as image:
+                if image.mode.startswith(DEEP_MODES):
+                    return None
+                small = image.convert("RGB")
+        except Exception:  # the report is of damaged pictures too
+            return None
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        written = io.BytesIO()
+        small.save(written, "JPEG", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
+
+    return thumbnail
