@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.annotation_files import annotation_texts, write_all
+from dataset.annotation_files import annotation_entries, annotation_texts, write_all
 from dataset.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
 from dataset.folder_set import SEED, read_folder_set
 from dataset.near_duplicates import near_duplicates
@@ -26,12 +26,15 @@ from dataset.prepared import (
     split_counts,
 )
 from dataset.published_splits import check_published, published_split
-from dataset.release_files import release_folder
+from dataset.release_files import file_checksum, release_folder
 from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
 from dataset.report import HTML, render
+from dataset.shard_writer import write_shards
+from dataset.shards import read_index
 from utils.errors import InputError, run_cli
 
 FOLDER = "folder"
+SHARDS = "shards"  # the folder for them
 TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
 
@@ -66,12 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
         texts = annotation_texts(args.dataset, pictures)
         texts[HTML] = render(report, defects, pictures, listing.image_root, other)
         report["outputs"] = {name: output_checksum(text) for name, text in texts.items()}
+        train_file = output_dir / f"{args.dataset}_train.json"
+        if args.shards:
+            entries, name = annotation_entries(pictures)["train"], train_file.stem
+            train_file = Path(write_shards(entries, listing.image_root, output_dir / SHARDS, name))
+            report["outputs"] |= shard_checksums(output_dir / SHARDS / f"{name}.json")
         texts[REPORT] = json.dumps(report, indent=1) + "\n"
         write_all({output_dir / name: text for name, text in texts.items()})
 
     tell(args.dataset, output_dir, pictures, defects, pairs)
     print("train on them with:")
-    print(training_command(args.dataset, listing.image_root.resolve(), output_dir, pictures))
+    print(training_command(args.dataset, listing.image_root.resolve(), train_file, output_dir, pictures))
     return 0
 
 
@@ -94,6 +102,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="name: from the picture's name, as released (the default); scene: the release's scene classes",
     )
     add("--check_against", metavar="FILE", help="another data set's report.json: are pictures in both?")
+    add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/ there")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
     if args.dataset == FOLDER and args.labels:
@@ -121,6 +130,7 @@ def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None)
         "split": args.split,
         "labels": labels,
         "seed": args.seed,
+        "shards": args.shards,
         "check_against": other.checksum if other else None,
     }
 
@@ -133,6 +143,12 @@ def check_splits(args: argparse.Namespace, pictures: Sequence[ListedPicture]) ->
     if empty:
         hint = ": give --split published" if args.dataset in ("rsicd", "rsitmd") else ""
         raise InputError(f"{args.release} has no picture of the split {' and '.join(empty)}{hint}")
+
+
+def shard_checksums(index: Path) -> dict[str, str]:
+    """The checksums of the index and of every shard it knows, by name under the output folder."""
+    files = [index, *(index.parent / line["file"] for line in read_index(index)["shards"])]
+    return {f"{SHARDS}/{file.name}": file_checksum(file) for file in files}
 
 
 def tell(
@@ -167,14 +183,15 @@ def by_splits(name: str, pairs: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in Counter(form.format(*splits) for splits in kinds).items())
 
 
-def training_command(dataset: str, image_root: Path, output_dir: Path, pictures: Sequence[ListedPicture]) -> str:
+def training_command(
+    dataset: str, image_root: Path, train_file: Path, output_dir: Path, pictures: Sequence[ListedPicture]
+) -> str:
     """The one shell line that trains on the files."""
-    files = {split: _yaml(output_dir / f"{dataset}_{split}.json") for split in SPLITS}
     overrides = [
         f"image_root={_yaml(image_root)}",
-        f"train_file=[{files['train']}]",
-        f"val_file={files['val']}",
-        f"test_file={files['test']}",
+        f"train_file=[{_yaml(train_file)}]",
+        f"val_file={_yaml(output_dir / f'{dataset}_val.json')}",
+        f"test_file={_yaml(output_dir / f'{dataset}_test.json')}",
     ]
     if pictures[0].label_name is None:
         overrides.append("use_affil_loss=False")

@@ -6,7 +6,6 @@ Runs under `run.py`, under torchrun, or alone as one process.
 import argparse
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +18,15 @@ import torchvision
 import transformers
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from dataset.annotations import EvaluationSet, read_evaluation, read_train
-from dataset.retrieval import TrainBatch, caption_batches, evaluation_images_loader, train_loader
+from dataset.annotations import EvaluationSet, read_evaluation
+from dataset.picture_cache import PictureCache
+from dataset.retrieval import Load, TrainBatch, TrainLoader, caption_batches, evaluation_images_loader
 from dataset.scenes import draw_scenes
 from dataset.tokenizer import load_tokenizer
-from dataset.transforms import evaluation_transform, train_transform
+from dataset.train_set import TrainSet, read_train_set
+from dataset.transforms import evaluation_transform, load_picture, train_transform
 from models import build_model
 from models.embedding import embed_captions, embed_images
 from models.losses import total_loss
@@ -37,15 +36,17 @@ from models.start_files import load_prior_start, load_text_start, load_vision_st
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, distributed, output
+from utils.arguments import run_parser
+from utils.averaging import averaged
 from utils.config import Config, config_from_file, process_batch
+from utils.epochs import run_epochs
 from utils.errors import InputError, run_cli
 from utils.examples import draw_examples
-from utils.logs import Curves, Meters, append_line, progress, say, truncate_log, write_json
+from utils.logs import Meters, progress, say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.normalisation import normalise
 from utils.precision import bf16_used
 from utils.resume import Training
-from utils.typed import write_yaml
 
 
 class Run(NamedTuple):
@@ -58,6 +59,7 @@ class Run(NamedTuple):
     device: torch.device
     bf16: bool
     tokenizer: PreTrainedTokenizerBase
+    load: Load = load_picture  # how a picture is read: from its file, or from the cache
 
 
 class Measured(NamedTuple):
@@ -84,43 +86,42 @@ def main() -> None:
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(device)
     tokenizer = load_configured_tokenizer(config, args.download)
-    run = Run(config, args.output_dir, args.seed, batch_size, device, bf16_used(config.precision, device), tokenizer)
-    test_set = read_evaluation(config.test_file, config.image_root)
+    bf16 = bf16_used(config.precision, device)
+    cache = PictureCache(args.cache, config.image_root) if args.cache else None
+    load = cache.load if cache else load_picture
+    run = Run(config, args.output_dir, args.seed, batch_size, device, bf16, tokenizer, load)
+    sets = {"test": read_evaluation(config.test_file, config.image_root)}
+    images = list(sets["test"].images)
     weights = args.checkpoint or args.load_ckpt_from
     resuming = args.resume and (args.output_dir / output.RESUME).exists()
     if not resuming:
         start_from(model, config, weights, args.download)
     if not args.evaluate:
-        loader = configured_train_loader(run)
-        val_set = read_evaluation(config.val_file, config.image_root)
+        train_set = read_train_set(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+        loader = configured_train_loader(run, train_set)
+        sets["val"] = read_evaluation(config.val_file, config.image_root)
+        images += [*sets["val"].images, *train_set.images]
+    if cache:
+        cache.open(images)
     distributed.barrier()
     if args.overwrite and distributed.is_main():  # only now that everything is known to be there
         output.remove_run(args.output_dir, evaluate=args.evaluate, weights=weights)
 
     best_epoch = None
     if not args.evaluate:
-        best_epoch = train(run, model, loader, {"val": val_set, "test": test_set}, resuming)
+        best_epoch = train(run, model, loader, sets, resuming)
         load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
-    write_result(run, evaluate(run, model, test_set), test_set, best_epoch)
+    write_result(run, evaluate(run, model, sets["test"]), sets["test"], best_epoch)
     distributed.stop()
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = run_parser(__doc__)
     add = parser.add_argument
-    add("--config", required=True)
-    add("--output_dir", type=Path, required=True)
-    add("--bs", type=int, help="global batch, over all processes (default: the config's, per process)")
-    add("--seed", type=int, default=42)
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--checkpoint", help="trained weights to evaluate, or to start from")
     add("--load_ckpt_from", help="pre-trained weights to start from")
-    add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
-    add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value; repeatable")
-    add("--resume", action="store_true", help="go on with the run in --output_dir")
-    add("--overwrite", action="store_true", help="replace the run in --output_dir")
-    add("--download", action="store_true", help="allow start files to be downloaded")
+    add("--cache", type=Path, metavar="DIR", help="keep the pictures decoded there, where every process can read them")
     args = parser.parse_args()
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE")
@@ -143,11 +144,11 @@ def load_configured_tokenizer(config: Config, download: bool) -> PreTrainedToken
     return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_sizes["vocab_size"])
 
 
-def configured_train_loader(run: Run) -> DataLoader:
+def configured_train_loader(run: Run, train_set: TrainSet) -> TrainLoader:
     """This process's share of the training captions, or pictures with several captions each."""
     c = run.config
-    return train_loader(
-        read_train(c.train_file, c.image_root, labels_required=c.use_affil_loss),
+    return train_set.loader(
+        load=run.load,
         transform=train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),
         tokenizer=run.tokenizer,
         batch_size=run.batch_size,
@@ -175,7 +176,7 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         say(str(load_text_start(model.text_encoder, config.text_encoder, download=download)))
 
 
-def train(run: Run, model: PIR, loader: DataLoader, sets: dict[str, EvaluationSet], resuming: bool) -> int:
+def train(run: Run, model: PIR, loader: TrainLoader, sets: dict[str, EvaluationSet], resuming: bool) -> int:
     """Train for the config's epochs; returns the epoch that was best on the split the config selects on.
 
     Writes `config.yaml`, and each epoch `checkpoint_best.pth` (when it is), a line of `log.txt`, curves and
@@ -183,69 +184,49 @@ def train(run: Run, model: PIR, loader: DataLoader, sets: dict[str, EvaluationSe
     """
     c, epochs = run.config, run.config.schedular.epochs
     optimizer = create_optimizer(c.optimizer, model)
-    steps = math.ceil(len(loader.dataset) / (run.batch_size * distributed.world_size()))
+    steps = math.ceil(loader.entries / (run.batch_size * distributed.world_size()))
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps, epochs=epochs)
-    average = (
-        AveragedModel(model, avg_fn=moving_average(c.average_decay), use_buffers=True) if c.average_decay else None
-    )
-    training = Training(model, average, optimizer, scheduler)
-    identity = {k: v for k, v in c.to_dict().items() if k != "num_workers"}
-    identity |= {"--seed": run.seed, "batch of a process": run.batch_size, "processes": distributed.world_size()}
-    if resuming:
-        training.restore(run.output_dir / output.RESUME, identity)
-        say(f"going on with epoch {training.next_epoch} of {epochs}")
-    if distributed.is_main():
-        write_yaml(c.to_dict(), run.output_dir / output.CONFIG)
-        truncate_log(run.output_dir / output.LOG, training.next_epoch)
+    training = Training(model, averaged(model, c.average_decay), optimizer, scheduler)
     if c.select_on == "test":
         say("warning: the best epoch is chosen on the test split, as released; 'select_on: val' does not")
 
     # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
     options = {"find_unused_parameters": c.vision_sizes.backbone is not None}
     parallel = DistributedDataParallel(model, **options) if distributed.world_size() > 1 else model
-    curves = Curves(run.output_dir / output.CURVES if distributed.is_main() else None)
-    for epoch in range(training.next_epoch, epochs):
-        # An epoch draws the same dropout whether or not the run was interrupted before it.
-        torch.manual_seed(run.seed + 1000 * (epoch + 1) + distributed.rank())
-        trained = train_epoch(run, training, parallel, loader, epoch)
-        distributed.broadcast_buffers(training.best_model)
-        figures = evaluate(run, training.best_model, sets[c.select_on]).figures
-        training.next_epoch = epoch + 1
-        better = figures["r_mean"] > training.best
+
+    def keep(epoch: int, better: bool) -> None:
         if better:
-            training.best_epoch, training.best = epoch, figures["r_mean"]
-        if distributed.is_main():
-            if better:
-                save_model(run, training.best_model, output.BEST)
-            line = {f"train_{k}": v for k, v in trained.items()} | {f"{c.select_on}_{k}": v for k, v in figures.items()}
-            append_line(run.output_dir / output.LOG, line | {"epoch": epoch, "best_epoch": training.best_epoch})
-            curves.add(trained, epoch, "train/")
-            curves.add(figures, epoch, f"{c.select_on}/")
-            best = f"best {training.best:.2f} in epoch {training.best_epoch}"
-            say(f"epoch {epoch}: {c.select_on} r_mean {figures['r_mean']:.2f}, {best}")
-            if epoch == epochs - 1:
-                save_model(run, training.best_model, f"checkpoint_{epoch}.pth")
-            # Last, so that an epoch counts as whole only when all it writes is there.
-            training.save(run.output_dir / output.RESUME, identity)
-    curves.close()
-    distributed.barrier()
+            save_model(run, training.best_model, output.BEST)
+        if epoch == epochs - 1:
+            save_model(run, training.best_model, f"checkpoint_{epoch}.pth")
+
+    identity = {"batch of a process": run.batch_size}
+    run_epochs(
+        training,
+        run.output_dir,
+        epochs=epochs,
+        seed=run.seed,
+        config=c.to_dict(),
+        identity=identity | ({"num_workers": c.num_workers} if loader.workers_matter else {}),
+        resuming=resuming,
+        train_epoch=lambda epoch: train_epoch(run, training, parallel, loader, epoch),
+        evaluate=lambda best_model: evaluate(run, best_model, sets[c.select_on]).figures,
+        split=c.select_on,
+        figure="r_mean",
+        keep=keep,
+    )
     return training.best_epoch
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The exponential average of weights and buffers; whole numbers (positions, counters) are copied."""
-    return lambda average, now, _: average.lerp(now, 1 - decay) if average.is_floating_point() else now
-
-
 def train_epoch(
-    run: Run, training: Training, model: torch.nn.Module, loader: DataLoader, epoch: int
+    run: Run, training: Training, model: torch.nn.Module, loader: TrainLoader, epoch: int
 ) -> dict[str, float]:
     """One pass over the loader through `model`, the training's or its parallel wrapper.
 
     Returns mean losses, the last learning rate, seconds and pictures a second.
     """
     model.train()
-    loader.sampler.set_epoch(epoch)
+    loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
     bar = progress(loader, len(loader), f"epoch {epoch + 1}/{run.config.schedular.epochs}")
     for batch in bar:
@@ -300,6 +281,7 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
         c.batch_size_test,
         c.num_workers,
         pin_memory=run.device.type == "cuda",
+        load=run.load,
         **share,
     )
     captions = caption_batches(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dataset.annotations import read_evaluation, read_train
+from dataset.shards import are_shards, read_shards
 from utils.config import config_from_file, process_batch
 from utils.errors import InputError, run_cli
 from utils.launch import (
@@ -18,14 +19,18 @@ from utils.launch import (
     unused_port,
 )
 from utils.output import check_output
+from utils.prior_config import prior_config_from_file
 
 ROOT = Path(__file__).resolve().parent
 RETRIEVAL = ROOT / "Retrieval.py"
+PRIOR = ROOT / "Prior.py"
 TASKS = {
     "itr_rsitmd": "configs/Retrieval_rsitmd.yaml",
     "itr_rsicd": "configs/Retrieval_rsicd.yaml",
     "itr_demo": "configs/Retrieval_demo.yaml",
     "itr_rsicd_lite": "configs/Retrieval_rsicd_lite.yaml",
+    "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
+    "prior_aid": "configs/Prior_aid.yaml",
 }
 MULTI_MACHINE_PORT = 29500
 
@@ -39,8 +44,8 @@ presets of --dist, one process a card:
   cpuN            N processes on the CPU (gloo)
 Where CUDA_VISIBLE_DEVICES is set, card 0 is the first it names, card 1 the second, and so on.
 
-Relative paths, those inside a config too, are relative to the current folder; only Retrieval.py and a
-task's own config are found beside run.py, wherever it is started.
+Relative paths, those inside a config too, are relative to the current folder; only Retrieval.py, Prior.py
+and a task's own config are found beside run.py, wherever it is started.
 """
 
 
@@ -102,6 +107,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change a config value; repeatable",
     )
+    add("--cache", metavar="DIR", help="keep the pictures decoded there, where every process can read them")
     add("--resume", action="store_true", help="go on with the run in --output_dir")
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow missing start files to be downloaded")
@@ -131,6 +137,11 @@ def config_file(args: argparse.Namespace) -> Path:
     return Path(args.config) if args.config else ROOT / TASKS[args.task]
 
 
+def trains_prior(task: str) -> bool:
+    """Whether the task is Prior.py's, not Retrieval.py's."""
+    return task.startswith("prior_")
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise InputError for arguments that contradict each other."""
     if args.nnodes < 1:
@@ -147,12 +158,16 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("--evaluate needs weights: give --checkpoint FILE")
     if args.checkpoint and args.load_ckpt_from:
         raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
+    if trains_prior(args.task) and (args.load_ckpt_from or (args.checkpoint and not args.evaluate)):
+        raise InputError(f"--task {args.task} starts from what its config's 'start' names: give --override start=FILE")
+    if trains_prior(args.task) and args.cache:
+        raise InputError(f"--cache is for retrieval, --task {args.task} has no use for it; leave it out")
 
 
 def check_experiment(args: argparse.Namespace, config: Path) -> None:
     """Tell in one line, before any process starts, what each of them would stumble over."""
     if not config.is_file():
-        there = ", ".join(f"configs/{file.name}" for file in sorted(ROOT.glob("configs/Retrieval_*.yaml")))
+        there = ", ".join(f"configs/{file.name}" for file in sorted(ROOT.glob("configs/*.yaml")))
         raise InputError(f"no config file {config}: beside run.py there are {there or 'none'}")
     for option in ("checkpoint", "load_ckpt_from"):
         file = getattr(args, option)
@@ -163,24 +178,33 @@ def check_experiment(args: argparse.Namespace, config: Path) -> None:
 
 
 def preflight(file: Path, args: argparse.Namespace) -> None:
-    """Read the config and every annotation record; the launcher's own report would bury what is wrong there."""
+    """Read the config and what it says of the data; the launcher's own report would bury what is wrong there."""
+    if trains_prior(args.task):
+        from dataset.classification import read_scenes  # brings torch, which takes seconds
+
+        read_scenes(prior_config_from_file(file, args.override))
+        return
     config = config_from_file(file, args.override)
     if not config.scenes:
         if not args.evaluate:
-            read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+            if are_shards(config.train_file):
+                read_shards(config.train_file, labels_required=config.use_affil_loss)
+            else:
+                read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
             read_evaluation(config.val_file, config.image_root)
         read_evaluation(config.test_file, config.image_root)
 
 
 def launch_command(args: argparse.Namespace, config: Path, processes: Processes) -> list[str]:
-    """The one command: torch.distributed.launch around Retrieval.py, and Retrieval.py's own arguments."""
+    """The one command: torch.distributed.launch around Retrieval.py or Prior.py, and the program's own arguments."""
     command = [sys.executable, "-m", "torch.distributed.launch", "--use_env"]
     command += ["--nproc_per_node", str(processes.count), "--nnodes", str(args.nnodes)]
     command += ["--node_rank", str(args.node_rank)]
     command += ["--master_addr", args.master_addr or "127.0.0.1", "--master_port", str(args.master_port)]
-    command += [str(RETRIEVAL), "--config", str(config), "--output_dir", args.output_dir]
+    program = PRIOR if trains_prior(args.task) else RETRIEVAL
+    command += [str(program), "--config", str(config), "--output_dir", args.output_dir]
     command += ["--seed", str(args.seed), "--device", processes.device]
-    for option in ("bs", "checkpoint", "load_ckpt_from"):
+    for option in ("bs", "checkpoint", "load_ckpt_from", "cache"):
         value = getattr(args, option)
         if value not in (None, ""):
             command += [f"--{option}", str(value)]

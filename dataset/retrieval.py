@@ -5,11 +5,12 @@ same whatever ran before it and however many workers load it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,8 @@ from utils.errors import InputError
 # Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
 # it prints a warning at every fork unless this is set).
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+Load = Callable[[str], ndarray]  # a picture's path -> uint8 [H, W, 3]
 
 
 class TrainBatch(NamedTuple):
@@ -63,8 +66,15 @@ class TrainDataset(Dataset):
     asked for by `(index, seed)`: the seed decides the captions drawn and the picture's augmentation.
     """
 
-    def __init__(self, records: Sequence[TrainRecord], transform: Transform, *, captions_per_image: int = 1) -> None:
-        self.transform = transform
+    def __init__(
+        self,
+        records: Sequence[TrainRecord],
+        transform: Transform,
+        *,
+        captions_per_image: int = 1,
+        load: Load = load_picture,
+    ) -> None:
+        self.transform, self.load = transform, load
         self.captions_per_image = captions_per_image
         self.groups: list[list[TrainRecord]]  # the records an item draws from
         if captions_per_image == 1:
@@ -81,12 +91,21 @@ class TrainDataset(Dataset):
     def __getitem__(self, index_and_seed: tuple[int, int]) -> TrainItem:
         index, seed = index_and_seed
         group = self.groups[index]
-        with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
-            torch.default_generator.manual_seed(seed)
-            order = torch.randperm(len(group)).tolist()
-            drawn = [group[order[i % len(group)]] for i in range(self.captions_per_image)]
-            image = self.transform(load_picture(drawn[0].image))
-        return TrainItem(image, drawn)
+        return draw_item(group, self.captions_per_image, seed, partial(self._picture, group[0].image))
+
+    def _picture(self, path: str) -> Tensor:
+        return self.transform(self.load(path))
+
+
+def draw_item(
+    group: Sequence[TrainRecord], captions_per_image: int, seed: int, picture: Callable[[], Tensor]
+) -> TrainItem:
+    """An item of a picture's records: what is random about it, in `picture()` too, comes from the seed."""
+    with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
+        torch.default_generator.manual_seed(seed)
+        order = torch.randperm(len(group)).tolist()
+        drawn = [group[order[i % len(group)]] for i in range(captions_per_image)]
+        return TrainItem(picture(), drawn)
 
 
 class SeededSampler(DistributedSampler):
@@ -119,6 +138,52 @@ class PictureLoader(DataLoader):
         raise InputError(line)
 
 
+class _Epochs(Protocol):
+    """What decides the order of an epoch's items."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class TrainLoader(PictureLoader):
+    """Loader of `TrainBatch`es of `batch_size` pictures; the last partial batch is dropped.
+
+    entries: how many items an epoch has on all processes together, captions or pictures.
+    workers_matter: whether the number of workers decides which items share a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        order: _Epochs,
+        entries: int,
+        share: int,
+        batch_size: int,
+        num_workers: int,
+        workers_matter: bool,
+        **options: Any,
+    ) -> None:
+        """share: how many of the entries this process has; `InputError` where they fill no batch."""
+        if share < batch_size:
+            raise InputError(
+                f"the train set gives a process {share} entries, less than one batch of {batch_size}: "
+                "use a smaller batch"
+            )
+        self.order, self.entries, self.workers_matter = order, entries, workers_matter
+        super().__init__(
+            dataset,
+            batch_size,
+            num_workers=num_workers,
+            drop_last=True,
+            persistent_workers=num_workers > 0,
+            **options,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration give this epoch."""
+        self.order.set_epoch(epoch)
+
+
 def train_loader(
     records: Sequence[TrainRecord],
     *,
@@ -132,27 +197,25 @@ def train_loader(
     world_size: int = 1,
     max_length: int,
     pin_memory: bool = False,
-) -> DataLoader:
-    """Loader of `TrainBatch`es of `batch_size` pictures a process; the last partial batch is dropped.
+    load: Load = load_picture,
+) -> TrainLoader:
+    """Loader of `TrainBatch`es of `batch_size` pictures a process.
 
-    Call `loader.sampler.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens.
+    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens.
     """
-    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image)
+    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image, load=load)
     sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-    if len(sampler) < batch_size:
-        raise InputError(
-            f"the train set gives a process {len(sampler)} entries, less than one batch of {batch_size}: "
-            "use a smaller batch"
-        )
-    return PictureLoader(
+    return TrainLoader(
         dataset,
-        batch_size,
+        order=sampler,
+        entries=len(dataset),
+        share=len(sampler),
+        batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=partial(_collate_train, tokenizer=tokenizer, max_length=max_length),
+        workers_matter=False,
+        collate_fn=train_collate(tokenizer, max_length),
         pin_memory=pin_memory,
-        drop_last=True,
-        persistent_workers=num_workers > 0,
     )
 
 
@@ -165,10 +228,11 @@ def evaluation_images_loader(
     world_size: int = 1,
     *,
     pin_memory: bool = False,
+    load: Load = load_picture,
 ) -> DataLoader:
     """Loader of this process's `ImageBatch`es; which pictures share a batch depends on `batch_size` alone."""
     return PictureLoader(
-        _EvaluationImages(evaluation_set.images, transform),
+        _EvaluationImages(evaluation_set.images, transform, load),
         batch_sampler=_share(range(len(evaluation_set.images)), batch_size, rank, world_size),
         num_workers=num_workers,
         collate_fn=_collate_images,
@@ -202,21 +266,25 @@ def caption_batches(
 
 
 class _EvaluationImages(Dataset):
-    def __init__(self, images: Sequence[str], transform: Transform) -> None:
-        self.images = images
-        self.transform = transform
+    def __init__(self, images: Sequence[str], transform: Transform, load: Load) -> None:
+        self.images, self.transform, self.load = images, transform, load
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, self.transform(load_picture(self.images[index]))
+        return index, self.transform(self.load(self.images[index]))
 
 
 def _share(order: Sequence[int], batch_size: int, rank: int, world_size: int) -> list[list[int]]:
     """`order` cut into whole batches, of which this process takes every `world_size`-th."""
     starts = range(0, len(order), batch_size)[rank::world_size]
     return [list(order[start : start + batch_size]) for start in starts]
+
+
+def train_collate(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Callable[[list[TrainItem]], TrainBatch]:
+    """What makes a batch of train items, captions cut at `max_length` tokens."""
+    return partial(_collate_train, tokenizer=tokenizer, max_length=max_length)
 
 
 def _collate_train(items: list[TrainItem], *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TrainBatch:

@@ -44,7 +44,7 @@ def build_model(config: Config) -> PIR:
             timm_backbone(c.prior_backbone, image_res=c.image_res, pooled=True),
             finetune=c.finetune_conv,
             batch_stats=c.prior_batch_stats,
-            own_normalisation=c.prior_backbone != "resnet50",  # the released prior sees CLIP's
+            own_normalisation=InstructionEncoder.normalises(c.prior_backbone),
         )
     text_encoder = bert_like(c.text_sizes)
     if c.text_trained_layers is not None:

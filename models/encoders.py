@@ -89,6 +89,11 @@ class InstructionEncoder(PictureEncoder):
         self.width = getattr(backbone, "head_hidden_size", backbone.num_features)  # some widen after pooling
         self.requires_grad_(finetune)
 
+    @staticmethod
+    def normalises(backbone: str) -> bool:
+        """Whether a prior of this name has its backbone's own normalisation; the released ResNet-50 sees CLIP's."""
+        return backbone != "resnet50"
+
     def train(self, mode: bool = True) -> "InstructionEncoder":
         """Training mode; a frozen prior's batch norm follows it only with `batch_stats` (as released)."""
         return super().train(mode and (self.finetune or self.batch_stats))

@@ -14,6 +14,7 @@ import Prepare
 from dataset import published_splits
 from dataset.annotations import read_evaluation, read_train
 from dataset.published_splits import PublishedSplit
+from dataset.shards import read_shards
 from tests.small_releases import entry, make_release, picture
 from utils.config import config_from_file
 from utils.errors import InputError
@@ -121,6 +122,21 @@ def test_it_prints_what_it_wrote_and_what_is_wrong(release, tmp_path, capsys):
     assert "Captions empty after cleaning, or no valid text: 1 ('00003.jpg' first)" in printed
     assert "File names spelled otherwise on the disk: 1 ('Airport_2.JPG' first)" in printed
     assert "near-duplicate" not in printed
+
+
+def test_with_shards_the_training_pictures_are_written_as_tar_shards_too(release, tmp_path, capsys):
+    out = tmp_path / "out"
+    prepare(release, out, "--shards")
+    assert sorted(os.listdir(out / "shards")) == ["rsicd_train-000000.tar", "rsicd_train.json"]
+    pattern = str(out / "shards" / "rsicd_train-{000000..000000}.tar")
+    assert pattern in capsys.readouterr().out.splitlines()[-1]
+    assert [(shard.pictures, shard.captions) for shard in read_shards([pattern], labels_required=True)] == [(2, 5)]
+    prepare(release, out, "--shards")
+    assert "nothing to do" in capsys.readouterr().out
+    (out / "shards" / "rsicd_train-000000.tar").unlink()
+    prepare(release, out, "--shards")  # is not done any more
+    assert "nothing to do" not in capsys.readouterr().out
+    assert len(read_shards([pattern], labels_required=True)) == 1
 
 
 def test_the_printed_command_trains_on_the_written_files(release, tmp_path, capsys, monkeypatch):

@@ -16,6 +16,7 @@ from PIL import Image
 import Retrieval
 from dataset.annotations import read_evaluation
 from dataset.scenes import draw_scenes
+from dataset.shard_writer import write_shards
 from dataset.tokenizer import load_tokenizer
 from models import build_model
 from models.released import load_released
@@ -179,6 +180,75 @@ def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(monkeypat
     assert [line["epoch"] for line in lines] == [0, 1]
 
 
+@pytest.fixture(scope="module")
+def shards(experiment):
+    """The experiment's training pictures in uneven shards, as an override of `train_file`."""
+    scenes = experiment.parent / "scenes"
+    entries = json.loads((scenes / "scenes_train.json").read_text())
+    return f"train_file={write_shards(entries, scenes, experiment.parent / 'shards', 'scenes', 9)}"
+
+
+def test_two_processes_train_from_shards_and_evaluate_from_a_cache(experiment, shards, tmp_path):
+    arguments = ["--task", "itr_demo", "--dist", "cpu2", "--config", str(experiment)]
+    arguments += ["--output_dir", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    arguments += ["--override", shards, "--override", "num_workers=1"]
+    launch = [sys.executable, str(ROOT / "run.py"), *arguments]
+    done = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "run/log.txt").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert json.loads((tmp_path / "run/result.json").read_text())["captions"] == 65
+    assert done.stdout.count("decoding 20 pictures") == 1  # val's and test's, by one process
+
+    (experiment.parent / "shards/scenes-000001.tar").rename(tmp_path / "away.tar")
+    done = subprocess.run([*launch, "--overwrite"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    (tmp_path / "away.tar").rename(experiment.parent / "shards/scenes-000001.tar")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "scenes-000001.tar is missing" in done.stderr
+
+
+def weights_after(monkeypatch, experiment, output, *arguments):
+    """The weights after a run of one process and one epoch."""
+    train_here(monkeypatch, experiment, output, "--override", "schedular.epochs=1", *arguments)
+    return read_checkpoint(output / "checkpoint_0.pth")
+
+
+def test_a_cache_changes_nothing_of_what_is_trained(monkeypatch, capsys, experiment, tmp_path):
+    plain = weights_after(monkeypatch, experiment, tmp_path / "plain")
+    for name in ("first", "second"):
+        cached = weights_after(monkeypatch, experiment, tmp_path / name, "--cache", str(tmp_path / "cache"))
+        assert all(torch.equal(plain[key], cached[key]) for key in plain)
+    assert capsys.readouterr().out.count("decoding 44 pictures") == 1
+
+
+def test_a_mistake_is_told_before_pictures_are_decoded(monkeypatch, experiment, tmp_path):
+    with pytest.raises(InputError, match="less than one batch"):
+        weights_after(monkeypatch, experiment, tmp_path / "run", "--cache", str(tmp_path / "cache"), "--bs", "400")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_from_shards_goes_on_where_it_was_interrupted_with_as_many_workers(
+    monkeypatch, experiment, shards, tmp_path
+):
+    train_epoch = Retrieval.train_epoch
+
+    def interrupted(*arguments):
+        if arguments[-1] == 1:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    train_here(monkeypatch, experiment, tmp_path / "whole", "--override", shards)
+    with monkeypatch.context() as patch:
+        patch.setattr(Retrieval, "train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_here(patch, experiment, tmp_path / "cut", "--override", shards)
+    resume = (monkeypatch, experiment, tmp_path / "cut", "--override", shards, "--resume")
+    with pytest.raises(InputError, match="num_workers differ"):  # they decide which pictures share a batch
+        train_here(*resume, "--override", "num_workers=1")
+    train_here(*resume)
+    whole, cut = (read_checkpoint(tmp_path / name / "checkpoint_1.pth") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
 def test_resuming_with_another_config_is_refused(monkeypatch, finished, experiment):
     with pytest.raises(InputError, match="center_factor"):
         train_here(monkeypatch, experiment, finished, "--resume", "--override", "center_factor=2")
@@ -197,12 +267,6 @@ def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(monkeypatch, finish
         weights = str(finished / "checkpoint_best.pth")
         train_here(monkeypatch, experiment, finished, "--overwrite", "--checkpoint", weights)
     assert before == sorted(file.name for file in finished.iterdir())
-
-
-def test_the_average_keeps_whole_numbers_whole():
-    average = Retrieval.moving_average(0.95)
-    assert average(torch.tensor(13), torch.tensor(13), torch.tensor(5)) == 13
-    assert average(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(5)) == pytest.approx(1.05)
 
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(monkeypatch, finished, experiment):

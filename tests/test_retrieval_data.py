@@ -54,7 +54,7 @@ def loader(records, tokenizer):
 
 
 def epoch(loader, number):
-    loader.sampler.set_epoch(number)
+    loader.set_epoch(number)
     return list(loader)
 
 
@@ -141,6 +141,12 @@ def test_loading_leaves_the_model_s_random_numbers_alone(loader, evaluation_set,
     epoch(loader(num_workers=num_workers), 0)
     list(evaluation_images_loader(evaluation_set, evaluation_transform(16), 4, num_workers))
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_loader_knows_the_entries_of_all_processes_together(loader):
+    shared = loader(rank=1, world_size=3)
+    assert (shared.entries, len(shared)) == (30, 2)
+    assert loader(captions_per_image=2).entries == PICTURES
 
 
 def test_processes_share_an_epoch(loader, records):

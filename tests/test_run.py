@@ -101,12 +101,17 @@ def error_of(*arguments: str) -> str:
         ("itr_rsicd", "Retrieval_rsicd.yaml"),
         ("itr_demo", "Retrieval_demo.yaml"),
         ("itr_rsicd_lite", "Retrieval_rsicd_lite.yaml"),
+        ("prior_rsicd_lite", "Prior_rsicd_lite.yaml"),
+        ("prior_aid", "Prior_aid.yaml"),
     ],
 )
 def test_a_task_brings_its_config_and_output_folder(capsys, monkeypatch, tmp_path, task, file):
     monkeypatch.chdir(tmp_path)
     _, command = dry_run(capsys, "--task", task, "--dist", "cpu")
     assert option(command, "--config") == str(run.ROOT / "configs" / file)
+    assert Path(option(command, "--config")).is_file()
+    program = run.ROOT / ("Prior.py" if task.startswith("prior") else "Retrieval.py")
+    assert command[command.index("--config") - 1] == str(program) and program.is_file()
     assert option(command, "--output_dir") == f"outputs/{task}"
     assert option(command, "--seed") == "42"
     assert "--bs" not in command
@@ -241,6 +246,24 @@ def test_every_argument_reaches_the_program(capsys):
     assert list(environment)[:2] == ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
 
 
+def test_a_prior_s_arguments_reach_its_program(capsys):
+    _, command = dry_run(
+        capsys,
+        *("--task", "prior_rsicd_lite", "--dist", "cpu2", "--bs", "64", "--override", "image_root=pictures"),
+        *("--resume", "--overwrite", "--download", "--evaluate", "--checkpoint", "prior.pth"),
+    )
+    assert command[command.index(str(run.ROOT / "Prior.py")) + 3 :] == [
+        *("--output_dir", "outputs/prior_rsicd_lite", "--seed", "42", "--device", "cpu", "--bs", "64"),
+        *("--checkpoint", "prior.pth", "--override", "image_root=pictures"),
+        *("--evaluate", "--resume", "--overwrite", "--download"),
+    ]
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--load_ckpt_from"])
+def test_what_a_prior_starts_from_is_its_config_s(option):
+    assert "--override start=FILE" in error_of("--task", "prior_aid", "--dist", "cpu", option, "a.pth", "--dry_run")
+
+
 def test_domain_weights_reach_the_program_and_exclude_a_checkpoint(capsys):
     start = ("--task", "itr_rsitmd", "--dist", "f2", "--load_ckpt_from", "b.pth")
     assert option(dry_run(capsys, *start)[1], "--load_ckpt_from") == "b.pth"
@@ -326,6 +349,14 @@ def test_missing_annotations_are_told_before_anything_runs(monkeypatch, tmp_path
     data = ("--override", f"train_file={tmp_path}/none.json", "--override", f"image_root={tmp_path}")
     message = error_of("--task", "itr_rsicd", "--dist", "cpu", *data)
     assert "none.json" in message
+
+
+def test_a_prior_s_mistakes_are_told_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "preflight", PREFLIGHT)
+    monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    start = ("--task", "prior_aid", "--dist", "cpu", "--override")
+    assert "nearest is 'fixed_bn'" in error_of(*start, "fixed_bm=True")
+    assert f"{tmp_path} holds no class folders" in error_of(*start, f"class_folders={tmp_path}")
 
 
 def test_a_folder_that_holds_a_run_is_refused_before_anything_runs(monkeypatch, tmp_path):

@@ -7,10 +7,12 @@ from tempfile import TemporaryFile
 from utils.errors import InputError
 
 BEST = "checkpoint_best.pth"
+PRIOR = "prior.pth"
 CONFIG = "config.yaml"
 LOG = "log.txt"
 RESULT = "result.json"
 EXAMPLES = "examples.png"
+CONFUSION = "confusion.png"
 RESUME = "resume.pth"
 CURVES = "tensorboard"
 
@@ -66,7 +68,7 @@ def remove_run(folder: Path, *, evaluate: bool, weights: str | None) -> None:
 
 def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
     if evaluate:
-        return [file for file in (folder / RESULT, folder / EXAMPLES) if file.exists()]
-    named = [folder / name for name in (CONFIG, LOG, RESULT, EXAMPLES, RESUME)]
+        return [file for name in (RESULT, EXAMPLES, CONFUSION) if (file := folder / name).exists()]
+    named = [folder / name for name in (CONFIG, LOG, RESULT, EXAMPLES, CONFUSION, RESUME, PRIOR)]
     curves = sorted((folder / CURVES).glob("events.*"))
     return [file for file in named if file.exists()] + sorted(folder.glob("checkpoint_*.pth")) + curves

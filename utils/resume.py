@@ -24,7 +24,7 @@ class Training:
     scheduler: LRScheduler
     next_epoch: int = 0
     best_epoch: int = 0
-    best: float = -1.0  # r_mean of the best epoch
+    best: float = -1.0  # of the best epoch, the figure that epochs are compared by
 
     @property
     def best_model(self) -> nn.Module:

@@ -1,0 +1,284 @@
+"""Pictures of scene classes: class folders or the labels of annotation files -> checked splits, and their loaders."""
+
+import json
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dataset.annotations import EvaluationSet, read_evaluation, read_train
+from dataset.retrieval import PictureLoader, SeededSampler, evaluation_images_loader
+from dataset.transforms import Transform, load_picture
+from utils.errors import InputError, listed
+from utils.prior_config import PriorConfig
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")  # in any case
+SPLITS = ("train", "val", "test")
+
+ClassPictures = dict[str, list[str]]  # the picture files of each class
+
+
+class LabelledPicture(NamedTuple):
+    """A picture file and the position of its class in `SceneSet.classes`."""
+
+    image: str
+    label: int
+
+
+class SceneSet(NamedTuple):
+    """Pictures of scene classes in three splits that share no picture; `test` may be empty.
+
+    sources: of each split that is not empty, where it comes from, for people to read.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[LabelledPicture, ...]
+    val: tuple[LabelledPicture, ...]
+    test: tuple[LabelledPicture, ...]
+    sources: dict[str, str]
+
+
+class SceneBatch(NamedTuple):
+    """B training pictures, their classes and their positions in the training split."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    labels: Tensor  # int64 [B]
+    indices: Tensor  # int64 [B]
+
+
+def read_scenes(config: PriorConfig) -> SceneSet:
+    """The pictures of a config's class folders or annotation files, in splits. No picture is opened.
+
+    Raises InputError for what is not as expected: no class folders, one without pictures, annotations without
+    labels, a class that training lacks, a single class, a picture in two splits.
+    """
+    scenes = _class_folders(Path(config.class_folders), config) if config.class_folders else _annotated(config)
+    if len(scenes.classes) < 2:
+        raise InputError(f"{scenes.sources['train']}: all pictures are of one class; a classifier needs two or more")
+    if not scenes.val:
+        raise InputError(f"val_fraction {config.val_fraction} gives no class a validation picture; give a larger one")
+    for one, other in combinations(SPLITS, 2):
+        shared = {p.image for p in getattr(scenes, one)} & {p.image for p in getattr(scenes, other)}
+        if shared:
+            raise InputError(
+                f"{scenes.sources[other]} has pictures that {scenes.sources[one]} has too ({len(shared)}, first "
+                f"{min(shared)}): a picture belongs to one split"
+            )
+    return scenes
+
+
+# ---- class folders ----
+
+
+def _class_folders(root: Path, config: PriorConfig) -> SceneSet:
+    """A folder of class folders, as AID, UC Merced and NWPU-RESISC45 are published, or of train/, val/, test/."""
+    if not root.is_dir():
+        raise InputError(f"class_folders {str(root)!r} is not a folder: it must hold one folder of pictures a class")
+    split_by_hand = (root / "train").is_dir() and bool(_subfolders(root / "train"))
+    if split_by_hand:
+        others = [folder.name for folder in _subfolders(root) if folder.name not in SPLITS]
+        if others:
+            raise InputError(f"{root} has train/ and beside it {others[0]!r}, which is no split: {', '.join(SPLITS)}")
+        given = {split: _pictures_of(root / split) for split in SPLITS if (root / split).is_dir()}
+        sources = {split: str(root / split) for split in given}
+    else:
+        given, sources = {"train": _pictures_of(root)}, {"train": str(root)}
+    shares = {"val": config.val_fraction} if "val" not in given else {}
+    if not split_by_hand and config.test_fraction:
+        shares["test"] = config.test_fraction
+    return _scene_set(given, sources, shares, config.split_seed)
+
+
+def _pictures_of(folder: Path) -> ClassPictures:
+    """The picture files of every class folder, in order of name; other files and hidden ones do not count."""
+    classes = _subfolders(folder)
+    if not classes:
+        raise InputError(f"{folder} holds no class folders; expected are folders of pictures, CLASS/picture.jpg")
+    pictures = {
+        one.name: sorted(
+            os.fspath(file)
+            for file in one.iterdir()
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
+        for one in classes
+    }
+    empty = [one for one in classes if not pictures[one.name]]
+    if empty:
+        inner = f"; it holds folders: is class_folders={empty[0]} meant?" if _subfolders(empty[0]) else ""
+        raise InputError(
+            f"{len(empty)} of {len(classes)} class folders hold no picture ({' '.join(SUFFIXES)}), first {empty[0]}"
+            + inner
+        )
+    return pictures
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+
+# ---- annotation files ----
+
+
+def _annotated(config: PriorConfig) -> SceneSet:
+    """The labels of annotation files, each picture once; the classes are those of the training files."""
+    files = ", ".join(config.train_file)
+    names: dict[int, str] = {}
+    label_of: dict[str, int] = {}  # of each picture
+    problems: dict[str, None] = {}  # a set that keeps its order
+    for record in read_train(config.train_file, config.image_root, labels_required=True):
+        name = record.label_name or str(record.label)
+        if names.setdefault(record.label, name) != name:
+            problems[f"label {record.label} is both {names[record.label]!r} and {name!r}"] = None
+        if label_of.setdefault(record.image, record.label) != record.label:
+            problems[f"{record.image} has the labels {label_of[record.image]} and {record.label}"] = None
+    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    problems |= dict.fromkeys(f"two labels are both named {name!r}" for name in sorted(twice))
+    if problems:
+        raise InputError(f"{files}: {listed(list(problems))}")
+
+    given, sources = {"train": _by_class(label_of, names)}, {"train": files}
+    for split, file in (("val", config.val_file), ("test", config.test_file)):
+        labelled = _labelled(file, config.image_root, names) if file else None
+        if labelled is not None:
+            given[split], sources[split] = _by_class(labelled, names), file
+    shares = {"val": config.val_fraction} if "val" not in given else {}
+    return _scene_set(given, sources, shares, config.split_seed)
+
+
+def _by_class(label_of: Mapping[str, int], names: Mapping[int, str]) -> ClassPictures:
+    """The pictures of each class, classes in order of their label numbers."""
+    pictures: ClassPictures = {names[label]: [] for label in sorted(names)}
+    for image, label in label_of.items():
+        pictures[names[label]].append(image)
+    return {name: sorted(images) for name, images in pictures.items()}
+
+
+def _labelled(file: str, image_root: str, names: Mapping[int, str]) -> dict[str, int] | None:
+    """The label of each picture of an evaluation file, checked against the training's; None without labels."""
+    evaluation = read_evaluation(file, image_root)
+    if evaluation.labels is None:
+        return None
+    # The reader of evaluation files keeps a label's number alone, and has found every record to be an object.
+    named = [entry.get("label_name") for entry in json.loads(Path(file).read_text(encoding="utf-8"))]
+    problems = []
+    for number, (label, name) in enumerate(zip(evaluation.labels, named, strict=True), 1):
+        if label not in names:
+            problems.append(f"record {number}: training has no picture of label {label} ({name or 'without a name'})")
+        elif name is not None and name != names[label]:
+            problems.append(f"record {number}: label {label} is {name!r}, in training {names[label]!r}")
+    if problems:
+        raise InputError(f"{file}: {listed(problems)}")
+    return dict(zip(evaluation.images, evaluation.labels, strict=True))
+
+
+# ---- splits ----
+
+
+def _scene_set(
+    given: dict[str, ClassPictures], sources: dict[str, str], shares: dict[str, float], seed: int
+) -> SceneSet:
+    """The splits given, and those drawn from the training pictures: of each class these shares, rounded down."""
+    classes = tuple(given["train"])
+    for split, pictures in given.items():
+        unknown = [name for name in pictures if name not in classes]
+        if unknown:
+            raise InputError(f"{sources[split]} has the class {unknown[0]!r}, of which training has no picture")
+    splits = {split: {name: list(files) for name, files in pictures.items()} for split, pictures in given.items()}
+    for name in classes:
+        # Text seeds alike on every machine, and a class more or less leaves the others' draw alone.
+        drawn = random.Random(f"{seed}/{name}").sample(given["train"][name], len(given["train"][name]))
+        first = 0
+        for split, share in shares.items():
+            end = first + math.floor(share * len(drawn) + 1e-9)  # 0.29 * 100 falls short of 29
+            splits.setdefault(split, {})[name] = sorted(drawn[first:end])
+            first = end
+        splits["train"][name] = sorted(drawn[first:])
+    drawn_from = f"drawn from {sources['train']} by split_seed {seed}"
+    return SceneSet(
+        classes,
+        **{
+            split: tuple(
+                LabelledPicture(image, classes.index(name))
+                for name, files in splits.get(split, {}).items()
+                for image in files
+            )
+            for split in SPLITS
+        },
+        sources=sources | dict.fromkeys(shares, drawn_from),
+    )
+
+
+# ---- loaders ----
+
+
+class _TrainPictures(Dataset):
+    """Items are asked for by `(index, seed)`; the seed decides the picture's augmentation."""
+
+    def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform) -> None:
+        self.pictures = pictures
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index_and_seed: tuple[int, int]) -> SceneBatch:
+        index, seed = index_and_seed
+        with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
+            torch.default_generator.manual_seed(seed)
+            image = self.transform(load_picture(self.pictures[index].image))
+        return SceneBatch(image, torch.tensor(self.pictures[index].label), torch.tensor(index))
+
+
+def scene_train_loader(
+    pictures: Sequence[LabelledPicture],
+    *,
+    transform: Transform,
+    batch_size: int,
+    num_workers: int = 0,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Loader of `SceneBatch`es of `batch_size` pictures a process; the last partial batch is dropped.
+
+    Call `loader.sampler.set_epoch(e)` before each epoch.
+    """
+    dataset = _TrainPictures(pictures, transform)
+    sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
+    if len(sampler) < batch_size:
+        raise InputError(
+            f"training gives a process {len(sampler)} pictures, less than one batch of {batch_size}: "
+            "use a smaller batch"
+        )
+    return PictureLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        drop_last=True,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def scene_evaluation_loader(
+    pictures: Sequence[LabelledPicture],
+    *,
+    transform: Transform,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Loader of this process's `ImageBatch`es: positions in `pictures` `[b]`, uint8 pictures `[b, 3, H, W]`."""
+    images = EvaluationSet(tuple(picture.image for picture in pictures), (), [], None)
+    return evaluation_images_loader(images, transform, batch_size, num_workers, rank, world_size, pin_memory=pin_memory)

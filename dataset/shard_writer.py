@@ -1,0 +1,118 @@
+"""Train annotations and their pictures -> webdataset tar shards and their index."""
+
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from webdataset.writer import TarWriter
+
+from dataset.captions import clean_caption
+from dataset.shards import FORMAT, SUFFIXES, read_index
+from utils.errors import InputError, listed
+from utils.logs import progress, write_json
+
+
+def write_shards(
+    entries: Sequence[Mapping[str, Any]],
+    image_root: Path,
+    folder: Path,
+    name: str,
+    pictures_per_shard: int = 1000,
+) -> str:
+    """Write train annotation entries and their pictures as shards into `folder`; returns the pattern naming them.
+
+    The pictures are put in an order drawn once, since training shuffles among neighbours only. The same entries give
+    the same bytes. Each shard is written beside its place and renamed; the index comes last, so that shards that are
+    not whole have none. Shards of that name that an index there knows are replaced. Raises `InputError` for entries
+    that training would refuse, for a file `name.json` that is no index, and where writing fails.
+    """
+    samples = _samples(entries, image_root)
+    random.Random(0).shuffle(samples)
+    index = folder / f"{name}.json"
+    lines = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_shards(index)
+        pictures = iter(progress(samples, len(samples), f"writing shards of {name}"))
+        for number, first in enumerate(range(0, len(samples), pictures_per_shard)):
+            part = samples[first : first + pictures_per_shard]
+            file = folder / f"{name}-{number:06d}.tar"
+            _write_tar(file, zip(range(first, first + len(part)), pictures, strict=False))
+            captions = sum(len(sample["captions"]) for sample in part)
+            sizes = {"pictures": len(part), "captions": captions, "bytes": file.stat().st_size}
+            lines.append({"file": file.name, **sizes})
+        labels = all("label" in sample for sample in samples)
+        write_json(index, {"format": FORMAT, "labels": labels, "shards": lines})
+    except OSError as error:
+        raise InputError(f"cannot write shards to {folder}: {error.strerror}") from None
+    return str(folder / f"{name}-{{000000..{len(lines) - 1:06d}}}.tar")
+
+
+def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dict[str, Any]]:
+    """The entries of each picture together, checked, in order of first appearance; `path` is the picture's file."""
+    problems: list[str] = []
+    samples: dict[int, dict[str, Any]] = {}
+    for number, entry in enumerate(entries, 1):
+        try:
+            clean_caption(entry["caption"])  # raises for a caption that training would refuse
+            sample = samples.get(entry["image_id"])
+            if sample is None:
+                path = _inside(image_root, entry["image"])
+                said = {key: entry[key] for key in ("image", "image_id", "label", "label_name") if key in entry}
+                sample = samples[entry["image_id"]] = {"path": path, "captions": [], **said}
+            if sample["image"] != entry["image"]:
+                raise InputError(f"image_id {entry['image_id']} belongs to {sample['image']!r} already")
+            sample["captions"].append(entry["caption"])
+        except KeyError as missing:
+            problems.append(f"entry {number} has no {missing}")
+        except InputError as problem:
+            problems.append(f"entry {number}: {problem}")
+    if problems:
+        raise InputError(listed(problems))
+    if not samples:
+        raise InputError("there is no entry to write shards of")
+    return list(samples.values())
+
+
+def _inside(image_root: Path, image: str) -> Path:
+    """`image_root/image`; `InputError` where that lies outside, is no file or is not named as a picture."""
+    inside = Path(os.path.normpath(image))
+    if inside.is_absolute() or inside.parts[:1] == (os.pardir,):
+        raise InputError(f"image {image!r} lies outside {image_root}")
+    if not (image_root / inside).is_file():
+        raise InputError(f"image {image!r} is not in {image_root}")
+    if _suffix(inside) not in SUFFIXES:
+        raise InputError(f"image {image!r} is not named as a picture ({', '.join(SUFFIXES)})")
+    return image_root / inside
+
+
+def _suffix(file: Path) -> str:
+    return file.suffix.lower()[1:]
+
+
+def _remove_shards(index: Path) -> None:
+    """Remove an index and the shards it knows, the index first: what is left of them is never taken for whole."""
+    if index.exists():
+        try:
+            shards = [index.parent / line["file"] for line in read_index(index)["shards"]]
+        except InputError:
+            raise InputError(f"{index} is something other than the index of shards; give them another name") from None
+        for file in (index, *shards):
+            file.unlink(missing_ok=True)
+
+
+def _write_tar(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> None:
+    """One shard; the same samples give the same bytes."""
+    beside = file.with_name(f".{file.name}.partial")
+    try:
+        with beside.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mtime=0) as tar:
+            for number, sample in numbered:
+                said = {key: value for key, value in sample.items() if key != "path"}
+                content = {"json": json.dumps(said).encode(), _suffix(sample["path"]): sample["path"].read_bytes()}
+                tar.write({"__key__": f"{number:09d}", **content})
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)

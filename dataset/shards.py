@@ -1,0 +1,131 @@
+"""Training sets as webdataset tar shards: which there are by their index, and what a sample holds.
+
+Beside `name-000000.tar`, `name-000001.tar`, ... stands `name.json`, which says how much each holds. A sample is one
+picture, `000000042.jpg` with the bytes of the original file, and `000000042.json` with what train annotations say of
+it: `{"image", "image_id", "captions", "label", "label_name"}`. The launcher reads the index too, so no torch here.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset.annotations import TrainRecord
+from dataset.captions import clean_caption
+from utils.errors import InputError
+
+FORMAT = 1
+SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")
+_PATTERN = re.compile(r"(?P<name>.+)-(?:\{(?P<first>[0-9]{1,9})\.\.(?P<last>[0-9]{1,9})\}|(?P<only>[0-9]{1,9}))\.tar")
+_MOST_SHARDS = 1_000_000
+
+
+class Shard(NamedTuple):
+    """A tar file, and what stands in it by its index."""
+
+    file: str
+    pictures: int
+    captions: int
+    first_picture: int  # how many pictures stand in the shards before it; a picture's number is its image id
+
+
+def are_shards(train_files: Sequence[str]) -> bool:
+    """Whether a config's `train_file` names shards; `InputError` where it names annotation files too."""
+    tars = [file.endswith(".tar") for file in train_files]
+    if any(tars) and not all(tars):
+        raise InputError("train_file names both shards and annotation files; name one kind")
+    return any(tars)
+
+
+def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard]:
+    """The shards that patterns as `folder/name-{000000..000099}.tar` name, checked against their index.
+
+    Raises `InputError` for a shard that is missing or of another size than its index says, for an index that is
+    missing, damaged or names other shards, and for pictures without labels where those are required.
+    """
+    shards: list[Shard] = []
+    known: set[str] = set()
+    for pattern in patterns:
+        names, index = _names(pattern), Path(f"{_parts(pattern)['name']}.json")
+        values = read_index(index)
+        if labels_required and not values["labels"]:
+            raise InputError(f"{index} has pictures without a label, which use_affil_loss needs")
+        lines = {line["file"]: line for line in values["shards"]}
+        unknown = [name for name in names if name not in lines]
+        if unknown:
+            raise InputError(f"{pattern}: {index} knows {len(lines)} shards, and {unknown[0]} is none of them")
+        for name in names:
+            line, file = lines[name], index.parent / name
+            if not file.is_file():
+                raise InputError(f"{file} is missing, which {index} names")
+            if file.stat().st_size != line["bytes"]:
+                raise InputError(f"{file} has {file.stat().st_size} bytes, {index} says {line['bytes']}: copy it again")
+            if str(file) in known:
+                raise InputError(f"train_file names {file} twice")
+            known.add(str(file))
+            before = shards[-1].first_picture + shards[-1].pictures if shards else 0
+            shards.append(Shard(str(file), line["pictures"], line["captions"], before))
+    return shards
+
+
+def _parts(pattern: str) -> re.Match[str]:
+    found = _PATTERN.fullmatch(pattern)
+    if not found:
+        raise InputError(f"train_file {pattern!r}: shards are named as folder/name-{{000000..000099}}.tar")
+    return found
+
+
+def _names(pattern: str) -> list[str]:
+    """The file names that a pattern stands for."""
+    found = _parts(pattern)
+    first = found["only"] or found["first"]
+    numbers = range(int(first), int(found["only"] or found["last"]) + 1)
+    if not 0 < len(numbers) <= _MOST_SHARDS:
+        raise InputError(f"train_file {pattern!r} names {len(numbers)} shards; give 1 to {_MOST_SHARDS}")
+    name = Path(found["name"]).name
+    return [f"{name}-{number:0{len(first)}d}.tar" for number in numbers]
+
+
+def read_index(file: Path) -> dict[str, Any]:
+    """`{"format", "labels", "shards": [{"file", "pictures", "captions", "bytes"}]}`, checked; else `InputError`."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {file}, the index of the shards beside it: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{file} is not JSON, or is cut short: write the shards anew") from None
+    kinds = {"file": str, "pictures": int, "captions": int, "bytes": int}
+    whole = (
+        isinstance(values, dict)
+        and values.get("format") == FORMAT
+        and type(values.get("labels")) is bool
+        and isinstance(values.get("shards"), list)
+        and all(
+            isinstance(line, dict)
+            and all(type(line.get(name)) is kind for name, kind in kinds.items())
+            and min(line["pictures"], line["captions"]) > 0
+            and Path(line["file"]).name == line["file"]
+            for line in values["shards"]
+        )
+    )
+    if not whole:
+        raise InputError(f"{file} is no index of shards that this program wrote: write the shards anew")
+    return values
+
+
+def sample_records(content: bytes, image: str, image_id: int, *, labels_required: bool) -> list[TrainRecord]:
+    """The records of one sample's JSON, with cleaned captions; `InputError` for what is not as it should be."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InputError(f"{image}: its JSON is damaged") from None
+    values = values if isinstance(values, dict) else {}
+    captions, label, label_name = (values.get(key) for key in ("captions", "label", "label_name"))
+    if not isinstance(captions, list) or not captions or not all(isinstance(caption, str) for caption in captions):
+        raise InputError(f"{image}: its JSON has no list of captions")
+    whole = type(label) is int and -(2**63) <= label < 2**63
+    if not whole and (labels_required or label is not None):
+        raise InputError(f"{image}: its JSON has no whole number as label")
+    label_name = label_name if isinstance(label_name, str) else None
+    return [TrainRecord(clean_caption(caption), image, image_id, label, label_name) for caption in captions]

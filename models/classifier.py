@@ -1,0 +1,71 @@
+"""A scene classifier whose encoder becomes PIR's prior: pictures -> scores of the classes."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from models.encoders import InstructionEncoder, freeze_all_but_last, timm_backbone
+from models.start_files import VISION_HEADS
+from utils.errors import InputError
+
+
+class SceneClassifier(nn.Module):
+    """PIR's own instruction encoder, trained, and one linear layer over its pooled features.
+
+    So the backbone meets pictures as it will as a prior: ResNet-50 in CLIP's normalisation, in which PIR hands
+    pictures over and the released prior takes them; any other timm backbone in that of its own pre-training.
+    """
+
+    def __init__(
+        self, name: str, classes: int, *, image_res: int, trained_stages: int | None = None, fixed_bn: bool = False
+    ) -> None:
+        super().__init__()
+        backbone = timm_backbone(name, image_res=image_res, pooled=True)
+        self.encoder = InstructionEncoder(
+            backbone, finetune=True, batch_stats=False, own_normalisation=InstructionEncoder.normalises(name)
+        )
+        if trained_stages is not None:
+            freeze_all_but_last(backbone, trained_stages)
+        self.head = nn.Linear(self.encoder.width, classes)
+        self.head_name = _head_name(backbone)
+        self.fixed_bn = fixed_bn
+
+    def train(self, mode: bool = True) -> "SceneClassifier":
+        """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if self.fixed_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images `[B, 3, H, W]` in CLIP's normalisation -> scores `[B, classes]`."""
+        return self.head(self.encoder(images))
+
+
+def start_file_state(model: SceneClassifier) -> dict[str, Tensor]:
+    """The weights named as timm names the whole classifier: for ResNet-50 the published RSP layout, with `fc`."""
+    head = {f"{model.head_name}.{name}": tensor for name, tensor in model.head.state_dict().items()}
+    return model.encoder.backbone.state_dict() | head
+
+
+def load_start_file_state(model: SceneClassifier, state: Mapping[str, Tensor]) -> None:
+    """Fill the whole classifier from what `start_file_state` gave; InputError, unchanged, where it is of another."""
+    own = start_file_state(model)
+    unfit = [name for name in {*own, *state} if name not in own or name not in state]
+    unfit += [name for name in own if name in state and own[name].shape != state[name].shape]
+    if unfit:
+        raise InputError(
+            f"the weights are of another classifier: {len(unfit)} tensors do not fit, first '{min(unfit)}'; "
+            "give those of this backbone and these classes"
+        )
+    head = {f"{model.head_name}.{name}": name for name in model.head.state_dict()}
+    model.encoder.backbone.load_state_dict({name: tensor for name, tensor in state.items() if name not in head})
+    model.head.load_state_dict({name: state[long_name] for long_name, name in head.items()})
+
+
+def _head_name(backbone: nn.Module) -> str:
+    """timm's name for the backbone's classifier, where it is one that the reader of start files drops."""
+    name = backbone.pretrained_cfg.get("classifier")
+    name = name[0] if isinstance(name, list | tuple) else name  # a distilled model has two
+    return name if f"{name}.".startswith(VISION_HEADS) else "head"

@@ -1,0 +1,21 @@
+"""The command line that every training has."""
+
+import argparse
+from pathlib import Path
+
+
+def run_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the arguments that trainings share; a script adds its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--config", required=True)
+    add("--output_dir", type=Path, required=True)
+    add("--bs", type=int, help="global batch, over all processes (default: the config's, per process)")
+    add("--seed", type=int, default=42)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
+    add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value; repeatable")
+    add("--resume", action="store_true", help="go on with the run in --output_dir")
+    add("--overwrite", action="store_true", help="replace the run in --output_dir")
+    add("--download", action="store_true", help="allow start files to be downloaded")
+    return parser
