@@ -62,7 +62,7 @@ class TrainItem(NamedTuple):
 class TrainDataset(Dataset):
     """An item a caption (released), or with `captions_per_image` above 1 an item a picture with that many.
 
-    A picture's captions are drawn without replacement, and cycled through where it has too few. Items are
+    A picture's distinct captions are drawn without replacement, and cycled through where it has too few. Items are
     asked for by `(index, seed)`: the seed decides the captions drawn and the picture's augmentation.
     """
 
@@ -100,11 +100,15 @@ class TrainDataset(Dataset):
 def draw_item(
     group: Sequence[TrainRecord], captions_per_image: int, seed: int, picture: Callable[[], Tensor]
 ) -> TrainItem:
-    """An item of a picture's records: what is random about it, in `picture()` too, comes from the seed."""
+    """An item of a picture's records: what is random about it, in `picture()` too, comes from the seed.
+
+    A sentence that a picture has several times, as most of RSICD's pictures do, is drawn as one.
+    """
+    distinct = list({record.caption: record for record in group}.values())
     with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
         torch.default_generator.manual_seed(seed)
-        order = torch.randperm(len(group)).tolist()
-        drawn = [group[order[i % len(group)]] for i in range(captions_per_image)]
+        order = torch.randperm(len(distinct)).tolist()
+        drawn = [distinct[order[i % len(distinct)]] for i in range(captions_per_image)]
         return TrainItem(picture(), drawn)
 
 

@@ -1,7 +1,6 @@
 """The train and evaluation datasets and their loaders."""
 
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -47,10 +46,13 @@ def records(folder):
 
 @pytest.fixture(scope="module")
 def loader(records, tokenizer):
-    """`train_loader` with what most tests share."""
-    return partial(
-        train_loader, records, transform=train_transform(16), tokenizer=tokenizer, batch_size=4, seed=5, max_length=40
-    )
+    """`train_loader` with what most tests share; other records may be given."""
+
+    def make(of=records, **options):
+        shared = {"transform": train_transform(16), "batch_size": 4, "seed": 5, "max_length": 40}
+        return train_loader(of, tokenizer=tokenizer, **shared | options)
+
+    return make
 
 
 def epoch(loader, number):
@@ -104,6 +106,13 @@ def test_a_picture_with_too_few_captions_cycles_through_them(loader):
         for i in range(4):
             counts = Counter(batch.captions[5 * i : 5 * i + 5])
             assert sorted(counts.values()) == [1, 2, 2]
+
+
+def test_a_sentence_that_a_picture_has_several_times_is_drawn_as_one(loader, records):
+    repeated = [record for record in records for _ in range(4 if record.caption.count("w39") == 1 else 1)]
+    for batch in epoch(loader(repeated, captions_per_image=3), 0):
+        for i in range(4):
+            assert len(set(batch.captions[3 * i : 3 * i + 3])) == 3
 
 
 def test_the_drawn_captions_differ_from_epoch_to_epoch(loader):
@@ -163,8 +172,7 @@ def test_train_captions_are_cut_at_the_encoder_s_positions_only(loader):
 
 def test_records_without_labels_give_none(loader, records):
     unlabelled = [record._replace(label=None) for record in records]
-    options = loader.keywords
-    assert all(batch.label is None for batch in epoch(train_loader(unlabelled, **options), 0))
+    assert all(batch.label is None for batch in epoch(loader(unlabelled), 0))
 
 
 def test_a_train_set_smaller_than_a_batch_is_an_error(loader):
@@ -237,10 +245,9 @@ def test_an_unreadable_picture_is_named_in_one_line(loader, records, tmp_path, n
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
     broken = [record._replace(image=str(bad)) for record in records]
-    options = loader.keywords | {"num_workers": num_workers}
     evaluation = EvaluationSet((str(bad),), ("w1",), [0], None)
     for pictures in (
-        train_loader(broken, **options),
+        loader(broken, num_workers=num_workers),
         evaluation_images_loader(evaluation, evaluation_transform(16), 4, num_workers),
     ):
         with pytest.raises(InputError, match="cannot read the picture") as told:
