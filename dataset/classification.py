@@ -102,11 +102,7 @@ def _pictures_of(folder: Path) -> ClassPictures:
     if not classes:
         raise InputError(f"{folder} holds no class folders; expected are folders of pictures, CLASS/picture.jpg")
     pictures = {
-        one.name: sorted(
-            os.fspath(file)
-            for file in one.iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
+        one.name: [os.fspath(file) for file in _inside(one) if file.suffix.lower() in SUFFIXES and file.is_file()]
         for one in classes
     }
     empty = [one for one in classes if not pictures[one.name]]
@@ -120,7 +116,15 @@ def _pictures_of(folder: Path) -> ClassPictures:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    return [inner for inner in _inside(folder) if inner.is_dir()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds in order of name, without what is hidden."""
+    try:
+        return sorted(inner for inner in folder.iterdir() if not inner.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot list {folder}: {error.strerror}") from None
 
 
 # ---- annotation files ----

@@ -25,13 +25,14 @@ from utils.errors import InputError
 from utils.logs import progress, say
 
 PIXELS, INDEX = "pictures.bin", "index.jsonl"
-_HEADER = {"pictures": "uint8 [H, W, 3]", "format": 1}  # raised when a file begins to be decoded to other pixels
+_HEADER = {"pictures": "uint8 [H, W, 3]", "format": 2}  # raised when a file begins to be decoded to other pixels
 
 
 class _Cached(NamedTuple):
     """A line of the index."""
 
     image: str  # under image_root
+    image_root: str
     file_bytes: int
     file_mtime_ns: int
     file_crc: int
@@ -84,20 +85,22 @@ class PictureCache:
 def fill_cache(folder: Path, image_root: str | Path, pictures: Sequence[str]) -> None:
     """Decode the pictures that the cache lacks, with progress; check those it has.
 
-    A file of another size than when it was decoded has changed; one of another date only if its checksum says so.
+    A file of another size than when it was decoded has changed; one of another date, or of that date elsewhere (two
+    data sets may have files of one name, size and date), only if its checksum says so.
     """
     path_of = {os.path.relpath(picture, image_root): picture for picture in pictures}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         index = _read_index(folder)
         kept = [index[image] for image in path_of if image in index]
-        _check_unchanged(folder, kept, path_of)
+        _check_unchanged(folder, kept, path_of, os.path.realpath(image_root))
         _check_pixels(folder, kept)
         if len(kept) < len(path_of):
             with (folder / INDEX).open("ab") as lines:
                 _wait_for_lock(lines, folder)
                 index = _read_index(folder)  # another run may have added to it meanwhile
-                _append(folder, lines, index, {image: path_of[image] for image in path_of if image not in index})
+                missing = {image: path for image, path in path_of.items() if image not in index}
+                _append(folder, lines, index, missing, os.path.realpath(image_root))
     except OSError as error:
         raise InputError(f"--cache {folder} cannot be written ({error.strerror}); free it or name another") from None
 
@@ -114,23 +117,26 @@ def _read_index(folder: Path) -> dict[str, _Cached]:
         if lines and json.loads(lines[0]) != _HEADER:
             raise ValueError
         cached = [_Cached(**json.loads(line)) for line in lines[1:]]
-        if not all(type(entry.image) is str and all(type(n) is int and n >= 0 for n in entry[1:]) for entry in cached):
+        texts, numbers = [entry[:2] for entry in cached], [entry[2:] for entry in cached]
+        if not all(type(text) is str for entry in texts for text in entry):
             raise ValueError
-    except (ValueError, TypeError):
+        if not all(type(number) is int and number >= 0 for entry in numbers for number in entry):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"{file} is no index of this program's: remove {folder}, or name another --cache") from None
-    size = (folder / PIXELS).stat().st_size if cached else 0
+    size = (folder / PIXELS).stat().st_size if (folder / PIXELS).exists() else 0
     if any(entry.end > size for entry in cached):
-        raise _damaged(folder, f"{PIXELS} is cut short")
+        raise _damaged(folder, f"{PIXELS} is cut short or gone")
     return {entry.image: entry for entry in cached}
 
 
-def _check_unchanged(folder: Path, cached: Sequence[_Cached], path_of: dict[str, str]) -> None:
+def _check_unchanged(folder: Path, cached: Sequence[_Cached], path_of: dict[str, str], image_root: str) -> None:
     changed = []
     for entry in cached:
         path = path_of[entry.image]
         found = os.stat(path)
-        same_date = found.st_mtime_ns == entry.file_mtime_ns
-        if found.st_size != entry.file_bytes or not (same_date or zlib.crc32(read_file(path)) == entry.file_crc):
+        same_file = (image_root, found.st_mtime_ns) == (entry.image_root, entry.file_mtime_ns)
+        if found.st_size != entry.file_bytes or not (same_file or zlib.crc32(read_file(path)) == entry.file_crc):
             changed.append(path)
     if changed:
         raise InputError(
@@ -166,7 +172,9 @@ def _wait_for_lock(lines: IO[bytes], folder: Path) -> None:
         fcntl.flock(lines, fcntl.LOCK_EX)
 
 
-def _append(folder: Path, lines: IO[bytes], index: dict[str, _Cached], path_of: dict[str, str]) -> None:
+def _append(
+    folder: Path, lines: IO[bytes], index: dict[str, _Cached], path_of: dict[str, str], image_root: str
+) -> None:
     """Add pictures behind the last whole one."""
     if not path_of:
         return
@@ -184,7 +192,7 @@ def _append(folder: Path, lines: IO[bytes], index: dict[str, _Cached], path_of: 
             data = read_file(path)
             picture = np.ascontiguousarray(decode_picture(data, path))
             source = found.st_size, found.st_mtime_ns, zlib.crc32(data)
-            entry = _Cached(image, *source, *picture.shape[:2], end, zlib.crc32(picture))
+            entry = _Cached(image, image_root, *source, *picture.shape[:2], end, zlib.crc32(picture))
             pixels.write(picture)
             pixels.flush()
             lines.write(json.dumps(entry._asdict()).encode() + b"\n")

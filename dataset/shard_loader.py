@@ -108,6 +108,7 @@ class ShardDataset(IterableDataset):
     def _items(self, span: _Span, epoch: int) -> Iterator[_Encoded]:
         """The items of a span, in the order they are stored in."""
         place = 0  # among the shard's items
+        size = span.shard.captions if self.captions_per_image == 1 else span.shard.pictures
         for number, sample in enumerate(_samples(span.shard.file)):
             name = f"{span.shard.file}/{sample['__key__']}"
             suffix = next((suffix for suffix in SUFFIXES if suffix in sample), None)
@@ -119,9 +120,10 @@ class ShardDataset(IterableDataset):
                 if span.first <= place < span.last:
                     yield _Encoded(group, sample[suffix], self._item_seed(epoch, image_id, place))
                 place += 1
-            if place >= span.last:
+            if span.last <= place and span.last < size:
                 return
-        raise InputError(f"{span.shard.file} holds less than its index says: write the shards anew")
+        if place != size:
+            raise InputError(f"{span.shard.file} holds {place} items, its index says {size}: write the shards anew")
 
     def _item_seed(self, epoch: int, image_id: int, place: int) -> int:
         text = f"{self.seed} {epoch} {image_id} {place}"

@@ -45,7 +45,7 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     missing, damaged or names other shards, and for pictures without labels where those are required.
     """
     shards: list[Shard] = []
-    known: set[str] = set()
+    known: set[Path] = set()
     for pattern in patterns:
         names, index = _names(pattern), Path(f"{_parts(pattern)['name']}.json")
         values = read_index(index)
@@ -61,9 +61,9 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
                 raise InputError(f"{file} is missing, which {index} names")
             if file.stat().st_size != line["bytes"]:
                 raise InputError(f"{file} has {file.stat().st_size} bytes, {index} says {line['bytes']}: copy it again")
-            if str(file) in known:
+            if file.resolve() in known:
                 raise InputError(f"train_file names {file} twice")
-            known.add(str(file))
+            known.add(file.resolve())
             before = shards[-1].first_picture + shards[-1].pictures if shards else 0
             shards.append(Shard(str(file), line["pictures"], line["captions"], before))
     return shards

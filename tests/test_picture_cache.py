@@ -145,6 +145,17 @@ def test_a_changed_picture_of_the_same_size_is_told_by_its_checksum(folder, root
     assert "not those it was made from" in refused(folder, root, pictures)
 
 
+def test_another_file_of_the_same_name_size_and_date_is_told_by_its_checksum(folder, root, pictures):
+    opened(folder, root, pictures)
+    other = shutil.copytree(root, root.parent / "other")  # with the dates
+    picture = other / os.path.relpath(pictures[0], root)
+    date, content = picture.stat().st_mtime_ns, bytearray(picture.read_bytes())
+    content[-1] ^= 1
+    picture.write_bytes(content)
+    os.utime(picture, ns=(date, date))
+    assert "not those it was made from" in refused(folder, other, [str(picture)])
+
+
 def test_a_damaged_cache_is_refused(folder, root, pictures):
     opened(folder, root, pictures)
     whole = (folder / PIXELS).read_bytes()
@@ -154,12 +165,15 @@ def test_a_damaged_cache_is_refused(folder, root, pictures):
     ):
         (folder / PIXELS).write_bytes(damaged)
         assert told in refused(folder, root, pictures)
+    (folder / PIXELS).unlink()
+    assert "or gone" in refused(folder, root, pictures)
+    (folder / PIXELS).write_bytes(whole)
     (folder / INDEX).unlink()
     assert "without index.jsonl" in refused(folder, root, pictures)
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "{", json.dumps({"format": 0}), None, '{"image": "x"}', '{"image": 3, "offset": -1}']
+    "line", ["[]", "{", "[" * 100_000, json.dumps({"format": 0}), None, '{"image": "x"}', '{"image": 3, "offset": -1}']
 )
 def test_an_index_of_something_else_is_refused(folder, root, pictures, line):
     opened(folder, root, pictures)

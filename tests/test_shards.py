@@ -315,6 +315,7 @@ def written(entries, root, tmp_path):
 
 def test_shards_are_checked_before_training(written, entries, root, tmp_path):
     assert "twice" in refused([written, written])
+    assert "twice" in refused([written, str(tmp_path / ".." / tmp_path.name / "birds-000001.tar")])
     assert "folder/name-{000000..000099}.tar" in refused([str(tmp_path / "birds-*.tar")])
     assert "folder/name-{000000..000099}.tar" in refused(["pipe:touch x.tar"])
     assert "none of them" in refused([written.replace("000004", "000005")])
@@ -371,7 +372,7 @@ SAID = {"captions": ["w1 w2"], "image": "0.JPG", "label": 0}
         ({"0.jpg": b"", "0.json": json.dumps(SAID | {"label": "x"}).encode()}, "no whole number as label"),
         ({"0.jpg": b"", "0.json": json.dumps(SAID | {"label": 2**70}).encode()}, "no whole number as label"),
         ({"0.pyd": b"x", "0.pickle": b"x", "0.json": json.dumps(SAID).encode()}, "lacks its picture"),
-        ({}, "holds less than its index says"),
+        ({}, "holds 0 items, its index says 1"),
     ],
 )
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -381,6 +382,13 @@ def test_a_broken_shard_is_named_in_one_line(root, tmp_path, loader, members, to
     replace_shard(tmp_path, 0, members if isinstance(members, bytes) else tar_of(members))
     line = error_of(pattern, loader.keywords | {"batch_size": 1, "num_workers": num_workers})
     assert told in line and "\n" not in line and "birds-000000.tar" in line
+
+
+def test_a_shard_that_holds_more_than_its_index_says_is_an_error(written, tmp_path, loader):
+    index = json.loads((tmp_path / "birds.json").read_text())
+    index["shards"][1] |= {"pictures": 2, "captions": 4}
+    (tmp_path / "birds.json").write_text(json.dumps(index))
+    assert "birds-000001.tar holds" in error_of(written, loader.keywords)
 
 
 @pytest.mark.parametrize("size", [700, 2000])  # within a picture, and between two
