@@ -4,12 +4,14 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dataset.annotation_files import annotation_entries, annotation_texts, write_all
+from dataset.annotation_files import annotation_entries, annotation_texts, check_places, write_all
 from dataset.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
 from dataset.folder_set import SEED, read_folder_set
 from dataset.near_duplicates import near_duplicates
@@ -29,12 +31,13 @@ from dataset.published_splits import check_published, published_split
 from dataset.release_files import file_checksum, release_folder
 from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
 from dataset.report import HTML, render
-from dataset.shard_writer import write_shards
-from dataset.shards import read_index
+from dataset.shard_writer import check_suffixes, known_shards, write_shards
 from utils.errors import InputError, run_cli
+from utils.output import open_output
 
 FOLDER = "folder"
 SHARDS = "shards"  # the folder for them
+PARTIAL = ".partial"  # the folder in it that they are written to first
 TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
 
@@ -44,12 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     output_dir = Path(args.output_dir).resolve()
     other = OtherSet(Path(args.check_against)) if args.check_against else None
-    with release_folder(Path(args.release), output_dir) as folder:
+    open_output(output_dir)
+    train_file, index = output_dir / f"{args.dataset}_train.json", output_dir / SHARDS / f"{args.dataset}_train.json"
+    names = (*(f"{args.dataset}_{split}.json" for split in SPLITS), HTML, REPORT)
+    check_places([*(output_dir / name for name in names), index])
+    old_shards = known_shards(index)
+    with release_folder(Path(args.release), output_dir) as folder, set_aside(index.parent / PARTIAL) as beside:
         listing = read_listing(args, folder)
         made_with = settings(args, listing, other)
         defects = Defects()
         pictures = with_files(listing.pictures, defects)
-        check_splits(args, pictures)
+        check_splits(args, listing.pictures, pictures)
+        if args.shards:
+            check_suffixes(picture.file for picture in pictures if picture.split == "train")
         files = [picture.file for picture in pictures]
         if is_done(output_dir, made_with, listing, files):
             print(f"{output_dir} holds this release already, prepared with the same arguments: nothing to do")
@@ -57,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         checks = check_pictures(listing.image_root, files)
         pictures = with_captions(readable(pictures, checks, defects), defects)
-        check_splits(args, pictures)
+        check_splits(args, listing.pictures, pictures)
         check_classes(pictures, defects)
         found = hashed(listing.image_root, [picture.file for picture in pictures], checks)
         shared = near_duplicates(found, other.pictures) if other else []
@@ -69,14 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
         texts = annotation_texts(args.dataset, pictures)
         texts[HTML] = render(report, defects, pictures, listing.image_root, other)
         report["outputs"] = {name: output_checksum(text) for name, text in texts.items()}
-        train_file = output_dir / f"{args.dataset}_train.json"
+        new_shards: dict[Path, Path] = {}  # place -> where it is; the index, first among the known, comes last
         if args.shards:
-            entries, name = annotation_entries(pictures)["train"], train_file.stem
-            train_file = Path(write_shards(entries, listing.image_root, output_dir / SHARDS, name))
-            report["outputs"] |= shard_checksums(output_dir / SHARDS / f"{name}.json")
+            entries = annotation_entries(pictures)["train"]
+            pattern = Path(write_shards(entries, listing.image_root, beside, index.stem))
+            train_file = index.with_name(pattern.name)
+            new_shards = {index.with_name(file.name): file for file in reversed(known_shards(beside / index.name))}
+            report["outputs"] |= {f"{SHARDS}/{file.name}": file_checksum(file) for file in new_shards.values()}
         texts[REPORT] = json.dumps(report, indent=1) + "\n"
-        write_all({output_dir / name: text for name, text in texts.items()})
+        write_all({output_dir / name: text for name, text in texts.items()}, new_shards, old_shards)
 
+    if old_shards and not args.shards:
+        print(f"removed the shards of an earlier run from {index.parent}: the training pictures are written anew")
     tell(args.dataset, output_dir, pictures, defects, pairs)
     print("train on them with:")
     print(training_command(args.dataset, listing.image_root.resolve(), train_file, output_dir, pictures))
@@ -116,9 +130,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
     """The release's pictures, in the split asked for."""
-    if args.dataset == FOLDER:
-        return read_folder_set(folder, args.seed)
-    listing = RELEASES[args.dataset].read(folder, args.labels)
+    try:
+        if args.dataset == FOLDER:
+            return read_folder_set(folder, args.seed)
+        listing = RELEASES[args.dataset].read(folder, args.labels)
+    except OSError as error:  # a folder that may not be entered
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     return published_split(args.dataset, listing) if args.split == "published" else listing
 
 
@@ -135,20 +152,31 @@ def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None)
     }
 
 
-def check_splits(args: argparse.Namespace, pictures: Sequence[ListedPicture]) -> None:
-    """Raise InputError for a split without pictures, and where too few are left for the published split."""
+@contextmanager
+def set_aside(folder: Path) -> Iterator[Path]:
+    """A folder to write to, gone afterwards, as is what a run that was killed left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_splits(args: argparse.Namespace, listed: Sequence[ListedPicture], pictures: Sequence[ListedPicture]) -> None:
+    """Raise InputError where a split has none of the `pictures` left, and too few for the published split."""
     if args.split == "published":
         check_published(args.dataset, pictures)
     empty = [split for split in SPLITS if split not in {picture.split for picture in pictures}]
+    lost = [picture.name for picture in listed if picture.split in empty]
+    if lost:
+        redraw = ", or draw another split with --seed" if args.dataset == FOLDER else ""
+        raise InputError(
+            f"{args.release}: no picture of the split {' and '.join(empty)} is there, readable and with a caption "
+            f"({lost[0]!r:.80} first): mend them{redraw}"
+        )
     if empty:
         hint = ": give --split published" if args.dataset in ("rsicd", "rsitmd") else ""
         raise InputError(f"{args.release} has no picture of the split {' and '.join(empty)}{hint}")
-
-
-def shard_checksums(index: Path) -> dict[str, str]:
-    """The checksums of the index and of every shard it knows, by name under the output folder."""
-    files = [index, *(index.parent / line["file"] for line in read_index(index)["shards"])]
-    return {f"{SHARDS}/{file.name}": file_checksum(file) for file in files}
 
 
 def tell(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,33 @@ def annotation_entries(pictures: Sequence[ListedPicture]) -> dict[str, Entries]:
     return entries
 
 
-def write_all(texts: Mapping[Path, str]) -> None:
-    """Write every file beside its place, then rename them all in order: a crash leaves the old ones."""
-    beside = {file: file.with_name(f".{file.name}.{os.getpid()}") for file in texts}
+def check_places(files: Iterable[Path]) -> None:
+    """Raise InputError for a file that cannot be written because a folder, or a file above it, has its name."""
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"cannot write {file}: a folder has that name; move it or choose another --output_dir")
+        if file.parent.exists() and not file.parent.is_dir():
+            raise InputError(f"cannot write to {file.parent}: it is a file; move it or choose another --output_dir")
+
+
+def write_all(texts: Mapping[Path, str], moved: Mapping[Path, Path], removed: Sequence[Path]) -> None:
+    """Write every text beside its place, and only then replace: `removed` goes, `moved` comes (place -> where it is).
+
+    Until all is written the old files stay. The last text vouches for the others: its old file goes before anything
+    is replaced and its new one comes last, so that a crash in between never looks done. Raises `InputError`.
+    """
+    check_places([*removed, *moved, *texts])
+    beside = {file: file.with_name(f".{file.name}.partial") for file in texts}
+    last = file = list(texts)[-1]
     try:
         for file, text in texts.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
             beside[file].write_text(text, encoding="utf-8")
-        for file, written in beside.items():
+        for file in (last, *removed):
+            file.unlink(missing_ok=True)
+        for file, written in (*moved.items(), *beside.items()):
             os.replace(written, file)
     except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
+        raise InputError(f"cannot write {file}: {error.strerror}") from None
     finally:
         for written in beside.values():
-            if written.exists():
-                written.unlink()
+            written.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,8 @@ def read_folder_set(release: Path, seed: int | None) -> Listing:
     """The table in a folder (or the table named) and the pictures it names, relative to the table's folder.
 
     Several rows with one image are its captions. Where no row has a split, `seed` (None: 42) draws one: a tenth of
-    the pictures each for val and test, a picture with all its captions in one split.
+    the pictures each for val and test, a picture with all its captions in one split. It is drawn among the pictures
+    that are there; the missing ones, which are left out later, count as train.
 
     Raises InputError naming the rows that are wrong.
     """
@@ -44,16 +45,30 @@ def read_folder_set(release: Path, seed: int | None) -> Listing:
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _json_rows(table)
     pictures = _pictures(table, rows)
     splits = {image: picture.first.split for image, picture in pictures.items()}
-    if None in splits.values():
-        splits = drawn_split(list(pictures), SEED if seed is None else seed)
-    elif seed is not None:
+    if seed is not None and None not in splits.values():
         raise InputError(f"{table} has a column split: leave --seed out")
     index = PictureIndex(table.parent)
+    files = {image: index.find(image) for image in pictures}
+    if None in splits.values():
+        drawn = drawn_split(_images_there(table, files), SEED if seed is None else seed)
+        splits = {image: drawn.get(image, "train") for image in pictures}
     listing = [
-        ListedPicture(image, index.find(image), splits[image], tuple(picture.captions), picture.first.label)
+        ListedPicture(image, files[image], splits[image], tuple(picture.captions), picture.first.label)
         for image, picture in pictures.items()
     ]
     return Listing(table.parent, listing, [table])
+
+
+def _images_there(table: Path, files: Mapping[str, str | None]) -> list[str]:
+    """The images that have a file, one of those that share one; `InputError` where the missing leave too few."""
+    missing = [image for image, file in files.items() if file is None]
+    images = list({file: image for image, file in reversed(files.items()) if file is not None}.values())
+    if missing and len(images) < len(SPLITS):
+        raise InputError(
+            f"{table}: {len(missing)} of {len(files)} pictures are missing, {missing[0]!r:.80} first: too few are left "
+            f"for a split into {', '.join(SPLITS)}"
+        )
+    return images
 
 
 def drawn_split(images: Sequence[str], seed: int) -> dict[str, str]:
@@ -69,7 +84,10 @@ def drawn_split(images: Sequence[str], seed: int) -> dict[str, str]:
 def _table(release: Path) -> Path:
     if release.suffix.lower() in TABLES and not release.is_dir():
         return release
-    tables = sorted(path for path in release.iterdir() if path.suffix.lower() in TABLES and path.is_file())
+    try:
+        tables = sorted(path for path in release.iterdir() if path.suffix.lower() in TABLES and path.is_file())
+    except OSError as error:
+        raise InputError(f"cannot list {release}: {error.strerror}") from None
     if len(tables) != 1:
         there = f"{len(tables)} ({', '.join(table.name for table in tables)})" if tables else "none"
         raise InputError(f"{release} must hold one table, CSV or JSON Lines (.jsonl); found {there}: name it instead")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,8 @@ def hashed(image_root: Path, files: Sequence[str], checks: Mapping[str, PictureC
 def check_picture(path: Path) -> PictureCheck:
     """Read and decode one picture; whatever is wrong with it is in the result, never raised."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            return PictureCheck("", unreadable="is no regular file")
         content = path.read_bytes()
     except OSError as error:
         return PictureCheck("", unreadable=error.strerror or str(error))

@@ -3,7 +3,8 @@
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def write_shards(
 
     The pictures are put in an order drawn once, since training shuffles among neighbours only. The same entries give
     the same bytes. Each shard is written beside its place and renamed; the index comes last, so that shards that are
-    not whole have none. Shards of that name that an index there knows are replaced. Raises `InputError` for entries
-    that training would refuse, for a file `name.json` that is no index, and where writing fails.
+    not whole have none. Raises `InputError` for entries that training would refuse, for a file `name.json` that is
+    there already, and where writing fails.
     """
     samples = _samples(entries, image_root)
     random.Random(0).shuffle(samples)
@@ -35,7 +36,8 @@ def write_shards(
     lines = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_shards(index)
+        if index.exists():
+            raise InputError(f"{index} is there already: write shards to another folder, or give them another name")
         pictures = iter(progress(samples, len(samples), f"writing shards of {name}"))
         for number, first in enumerate(range(0, len(samples), pictures_per_shard)):
             part = samples[first : first + pictures_per_shard]
@@ -49,6 +51,34 @@ def write_shards(
     except OSError as error:
         raise InputError(f"cannot write shards to {folder}: {error.strerror}") from None
     return str(folder / f"{name}-{{000000..{len(lines) - 1:06d}}}.tar")
+
+
+def known_shards(index: Path) -> list[Path]:
+    """The index and the shards it knows, none where there is no index.
+
+    Removed in this order, what is left is never taken for whole. Raises `InputError` for another file of that name,
+    and for an index that was damaged or edited: what it names may be something else.
+    """
+    if not index.exists():
+        return []
+    try:
+        names = [line["file"] for line in read_index(index)["shards"]]
+    except InputError:
+        names = [""]
+    if not all(re.fullmatch(rf"{re.escape(index.stem)}-[0-9]{{6,9}}\.tar", name) for name in names):
+        raise InputError(
+            f"{index} is something other than the index of the shards beside it: move {index.parent} elsewhere, "
+            "or choose another --output_dir"
+        )
+    return [index, *(index.parent / name for name in names)]
+
+
+def check_suffixes(images: Iterable[str]) -> None:
+    """Raise `InputError` for pictures whose names have no suffix that shards know."""
+    problems = [f"{image!r:.80}" for image in images if _suffix(Path(image)) not in SUFFIXES]
+    if problems:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"shards hold pictures named {known} alone: {listed(problems)}; leave --shards out")
 
 
 def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dict[str, Any]]:
@@ -91,17 +121,6 @@ def _inside(image_root: Path, image: str) -> Path:
 
 def _suffix(file: Path) -> str:
     return file.suffix.lower()[1:]
-
-
-def _remove_shards(index: Path) -> None:
-    """Remove an index and the shards it knows, the index first: what is left of them is never taken for whole."""
-    if index.exists():
-        try:
-            shards = [index.parent / line["file"] for line in read_index(index)["shards"]]
-        except InputError:
-            raise InputError(f"{index} is something other than the index of shards; give them another name") from None
-        for file in (index, *shards):
-            file.unlink(missing_ok=True)
 
 
 def _write_tar(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> None:

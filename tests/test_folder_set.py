@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,7 @@ def told(folder, text, name="captions.csv", *more):
     table(folder, text, name)
     with pytest.raises(InputError) as error:
         prepare(folder, folder.parent / "out", *more)
-    assert not (folder.parent / "out").exists()
+    assert not any((folder.parent / "out").iterdir())
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -124,7 +125,7 @@ def test_a_drawn_split_does_not_depend_on_the_order_of_the_rows():
         ([], "is empty"),
         (["image,caption", "a.jpg,x", "b.jpg,y"], "at least 3 are needed"),
         (["image,caption,split", "a.jpg,x,train", "b.jpg,x,test"], "no picture of the split val"),
-        (["image,caption", "v.jpg,x", "w.jpg,y", "a.jpg,z"], "2 of 3 pictures are missing or unreadable"),
+        (["image,caption", "v.jpg,x", "w.jpg,y", "a.jpg,z"], "2 of 3 pictures are missing, 'v.jpg' first"),
     ],
 )
 def test_what_is_wrong_in_a_csv_is_told_with_its_row(folder, lines, problem):
@@ -172,3 +173,32 @@ def test_pictures_outside_the_folder_are_left_out(folder, tmp_path, capsys):
         in capsys.readouterr().out
     )
     assert load(tmp_path / "out", "train") == EXPECTED_TRAIN
+
+
+def test_a_split_is_drawn_among_the_pictures_that_are_there(folder, tmp_path):
+    names = [f"{name}.jpg" for name in "abcdefghij"]
+    table(folder, "\n".join(["image,caption", *(f"{name},caption of it" for name in names)]))
+    (missing,) = (name for name, split in drawn_split(names, 42).items() if split == "val")
+    (folder / missing).unlink()
+    prepare(folder, tmp_path / "out")
+    images = {split: {entry["image"] for entry in load(tmp_path / "out", split)} for split in ("train", "val", "test")}
+    assert {split: len(of_split) for split, of_split in images.items()} == {"train": 7, "val": 1, "test": 1}
+    assert set.union(*images.values()) == {*names} - {missing}
+
+
+def test_a_drawn_split_without_a_readable_picture_names_the_cause(folder):
+    names = [f"{name}.jpg" for name in "abcdefghij"]
+    (damaged,) = (name for name, split in drawn_split(names, 42).items() if split == "val")
+    (folder / damaged).write_bytes(b"no picture")
+    message = told(folder, "\n".join(["image,caption", *(f"{name},caption of it" for name in names)]))
+    assert f"no picture of the split val is there, readable and with a caption ({damaged!r} first)" in message
+    assert "another split with --seed" in message
+
+
+def test_a_folder_that_may_not_be_listed_is_told(folder, tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(InputError, match=r"cannot list .*mine: Permission denied"):
+        prepare(folder, tmp_path / "out")

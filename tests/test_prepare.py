@@ -13,6 +13,7 @@ from PIL import Image
 import Prepare
 from dataset import published_splits
 from dataset.annotations import read_evaluation, read_train
+from dataset.picture_check import check_picture
 from dataset.published_splits import PublishedSplit
 from dataset.shards import read_shards
 from tests.small_releases import entry, make_release, picture
@@ -217,9 +218,134 @@ def test_a_failed_write_leaves_the_old_files(release, tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
 
 
+def files_of(output_dir):
+    return {file: file.read_bytes() for file in output_dir.rglob("*") if file.is_file()}
+
+
+def no_work(monkeypatch):
+    monkeypatch.setattr(Prepare, "check_pictures", lambda *_: pytest.fail("the pictures were checked first"))
+
+
+@pytest.mark.parametrize("cause", ["shard", "text"])
+def test_a_failed_write_leaves_the_old_shards_too(release, tmp_path, monkeypatch, cause):
+    out = tmp_path / "out"
+    prepare(release, out, "--shards")
+    before = files_of(out)
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if cause == "shard":
+        monkeypatch.setattr("dataset.shard_writer.TarWriter", full_disk)
+    else:
+        monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(InputError, match="No space left on device"):
+        prepare(release, out, "--shards", "--labels", "scene")
+    assert files_of(out) == before and sorted(os.listdir(out)) == sorted([*WRITTEN, "shards"])
+    assert ".partial" not in os.listdir(out / "shards")
+
+
+@pytest.mark.parametrize("name", ["rsicd_val.json", "report.json", "shards/rsicd_train.json"])
+def test_a_file_name_taken_by_a_folder_is_told_before_the_work(release, tmp_path, monkeypatch, name):
+    out = tmp_path / "out"
+    (out / name).mkdir(parents=True)
+    no_work(monkeypatch)
+    with pytest.raises(InputError, match=rf"cannot write {out / name}: a folder has that name"):
+        prepare(release, out, "--shards")
+    assert files_of(out) == {}
+
+
+def test_a_shard_whose_name_a_folder_takes_is_told_with_nothing_replaced(release, tmp_path):
+    out = tmp_path / "out"
+    prepare(release, out)
+    (out / "shards" / "rsicd_train-000000.tar").mkdir(parents=True)
+    before = files_of(out)
+    with pytest.raises(InputError, match=r"rsicd_train-000000.tar: a folder has that name"):
+        prepare(release, out, "--shards", "--labels", "scene")
+    assert files_of(out) == before
+
+
+def test_a_crash_between_two_files_never_looks_done(release, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    prepare(release, out)
+    replace = os.replace
+
+    def crash(source, target):
+        if Path(target).name == "rsicd_val.json":
+            raise OSError(5, "Input/output error", str(source))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(InputError, match=rf"cannot write {out / 'rsicd_val.json'}: Input/output error"):
+            prepare(release, out, "--labels", "scene")
+    assert sorted(os.listdir(out)) == [name for name in WRITTEN if name != "report.json"]
+    capsys.readouterr()
+    prepare(release, out)
+    assert "nothing to do" not in capsys.readouterr().out
+
+
+def test_shards_of_an_earlier_run_do_not_stay_beside_a_new_train_file(release, tmp_path, capsys):
+    out = tmp_path / "out"
+    prepare(release, out, "--shards")
+    capsys.readouterr()
+    prepare(release, out)
+    assert f"removed the shards of an earlier run from {out / 'shards'}" in capsys.readouterr().out
+    assert sorted(file.name for file in files_of(out)) == WRITTEN
+
+
+def test_an_edited_index_of_shards_is_told_before_the_work(release, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(release, out, "--shards")
+    index = out / "shards" / "rsicd_train.json"
+    index.write_text(index.read_text().replace("rsicd_train-000000.tar", "mine.tar"))
+    before = files_of(out)
+    no_work(monkeypatch)
+    with pytest.raises(InputError, match=rf"move {out / 'shards'} elsewhere, or choose another --output_dir"):
+        prepare(release, out, "--shards")
+    assert files_of(out) == before
+    (out / "shards").rename(tmp_path / "elsewhere")  # as advised
+    monkeypatch.undo()
+    prepare(release, out, "--shards")
+
+
+def test_pictures_that_shards_do_not_hold_are_told_before_the_work(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("a.webp", "b.jpg", "c.jpg"):
+        picture(name).save(folder / name)
+    (folder / "table.csv").write_text("image,caption,split\na.webp,x,train\nb.jpg,y,val\nc.jpg,z,test\n")
+    no_work(monkeypatch)
+    assert "1 problem: 'a.webp'; leave --shards out" in told(folder, tmp_path / "out", "--shards", dataset="folder")
+
+
+def test_a_picture_that_is_no_regular_file_is_told(release, tmp_path):
+    (release / "images" / "beach_5.jpg").unlink()
+    os.mkfifo(release / "images" / "beach_5.jpg")
+    assert check_picture(release / "images" / "beach_5.jpg").unreadable == "is no regular file"
+    assert "beach_5.jpg: it is no regular file" in told(release, tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_entered_is_told(release, tmp_path, monkeypatch):
+    is_dir = Path.is_dir
+
+    def forbidden(path):
+        if path == release / "images":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    assert told(release, tmp_path / "out") == f"cannot read {release / 'images'}: Permission denied"
+
+
+def test_a_captions_file_that_is_no_regular_file_is_told(release, tmp_path):
+    os.mkfifo(release / "dataset.csv")
+    assert "it is no regular file" in told(release / "dataset.csv", tmp_path / "out", dataset="folder")
+
+
 def test_an_output_dir_that_cannot_be_made_is_named(release, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot write .*file"):
+    with pytest.raises(InputError, match=r"--output_dir .*file cannot be written"):
         prepare(release, tmp_path / "file")
 
 

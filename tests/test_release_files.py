@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import stat
 import tarfile
@@ -138,6 +139,123 @@ def test_an_archive_larger_than_the_disk_is_told_before_it_is_unpacked(release, 
     archive = shutil.make_archive(str(tmp_path / "archive"), "zip", release)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
     assert "the disk has 0.0 GiB left" in told(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["trailer", "checksum"])
+def test_the_checksum_of_a_compressed_tar_is_checked(release, tmp_path, damage):
+    archive = tmp_path / shutil.make_archive(str(tmp_path / "archive"), "gztar", release)
+    content = archive.read_bytes()
+    wrong = bytes([content[-8] ^ 0xFF])
+    archive.write_bytes(content[:-8] if damage == "trailer" else content[:-8] + wrong + content[-7:])
+    assert "damaged or cut short" in told(archive, tmp_path / "out")
+
+
+def test_a_tar_with_a_damaged_header_is_told(release, tmp_path):
+    archive = tmp_path / shutil.make_archive(str(tmp_path / "archive"), "tar", release)
+    with tarfile.open(archive) as opened:
+        last = opened.getmembers()[-1].offset
+    content = bytearray(archive.read_bytes())
+    content[last] ^= 0xFF
+    archive.write_bytes(content)
+    assert "a header is damaged" in told(archive, tmp_path / "out")
+
+
+def tar_with(archive, **pax_headers):
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as opened:
+        member = tarfile.TarInfo("plain.txt")
+        member.pax_headers = {key.replace("__", "."): value for key, value in pax_headers.items()}
+        opened.addfile(member)
+
+
+@pytest.mark.parametrize("odd", ["zip name", "NUL in a path", "sparse header"])
+def test_a_malformed_archive_is_told(tmp_path, odd):
+    archive = tmp_path / "archive"
+    if odd == "zip name":
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("é.jpg", b"x")
+        archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xff"))
+    elif odd == "NUL in a path":
+        tar_with(archive, path="a\0b")
+    else:
+        tar_with(archive, GNU__sparse__size="many", GNU__sparse__map="x,y")
+    assert "damaged or cut short" in told(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["a file missing", "a file shorter"])
+def test_a_damaged_copy_is_unpacked_again(release, tmp_path, change, capsys):
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", release)
+    prepare(archive, tmp_path / "out")
+    file = tmp_path / "out" / "release" / "images" / "beach_2.jpg"
+    whole = file.read_bytes()
+    if change == "a file missing":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-1])
+    prepare(archive, tmp_path / "out")
+    assert f"unpacking {archive} again" in capsys.readouterr().out
+    assert file.read_bytes() == whole
+
+
+def test_what_a_killed_run_had_unpacked_is_removed(release, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", release)
+    (tmp_path / "out" / ".release.123" / "images").mkdir(parents=True)
+    prepare(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_comes_twice_is_told(tmp_path, kind):
+    (tmp_path / "a.txt").write_text("a")
+    archive = tmp_path / "archive"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.write(tmp_path / "a.txt", "a.txt")
+            opened.write(tmp_path / "a.txt", "./a.txt")
+    else:
+        with tarfile.open(archive, "w") as opened:
+            opened.add(tmp_path / "a.txt", "a.txt")
+            opened.add(tmp_path / "a.txt", "a.txt")
+    assert "a.txt' twice" in told(archive, tmp_path / "out")
+
+
+def test_an_archive_of_nothing_or_of_an_archive_is_told(release, tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    assert "empty.zip holds no file" in told(tmp_path / "empty.zip", tmp_path / "out")
+    inner = shutil.make_archive(str(tmp_path / "inner"), "zip", release)
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as opened:
+        opened.write(inner, "inner.zip")
+    assert "holds nothing but the archive 'inner.zip'" in told(tmp_path / "outer.zip", tmp_path / "out")
+
+
+def test_what_is_wrong_in_an_archive_is_told_of_the_archive(release, tmp_path):
+    (release / "dataset_rsicd.json").unlink()
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", release)
+    assert f"cannot read {archive}/images/dataset_rsicd.json: no such file" in told(archive, tmp_path / "out")
+
+
+def test_a_subfolder_that_may_not_be_listed_is_told(release, monkeypatch):
+    below = release / "images" / "below"
+    below.mkdir()
+    scandir = os.scandir
+
+    def forbidden(path):
+        if os.fspath(path) == str(below):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(InputError, match=rf"cannot list {below}: Permission denied"):
+        PictureIndex(release / "images")
+
+
+def test_only_regular_files_are_pictures(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    if not (tmp_path / "A.JPG").exists():  # a disk that tells cases apart
+        assert PictureIndex(tmp_path).find("A.JPG") is None
+    with pytest.raises(InputError, match=rf"{tmp_path / 'a.jpg'}: it is no regular file"):
+        PictureIndex(tmp_path).find("a.jpg")
 
 
 def test_pictures_are_found_whatever_their_case_where_one_fits(tmp_path):

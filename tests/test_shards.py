@@ -16,7 +16,7 @@ from torch import multiprocessing
 
 from dataset.captions import clean_caption
 from dataset.shard_loader import shard_loader
-from dataset.shard_writer import write_shards
+from dataset.shard_writer import check_suffixes, known_shards, write_shards
 from dataset.shards import are_shards, read_shards
 from dataset.train_set import read_train_set
 from dataset.transforms import evaluation_transform, train_transform
@@ -110,21 +110,37 @@ def test_the_same_entries_give_the_same_bytes(pattern, entries, root, tmp_path):
     assert all(file.read_bytes() == (Path(pattern).parent / file.name).read_bytes() for file in files)
 
 
-def test_writing_again_leaves_no_shard_of_before(entries, root, tmp_path):
-    write_shards(entries, root, tmp_path, "birds", 2)
-    pattern = write_shards(entries, root, tmp_path, "birds", 20)
-    assert len(list(tmp_path.glob("*.tar"))) == len(read_shards([pattern], labels_required=True)) == 2
+def test_shards_that_are_there_are_not_replaced(entries, root, tmp_path):
+    write_shards(entries, root, tmp_path, "birds", PER_SHARD)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"birds.json is there already"):
+        write_shards(entries, root, tmp_path, "birds", 20)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_file_that_is_no_index_is_not_replaced(entries, root, tmp_path):
-    (tmp_path / "birds.json").write_text("[]")
+def test_the_known_shards_are_those_of_the_index(entries, root, tmp_path):
+    assert known_shards(tmp_path / "birds.json") == []
+    write_shards(entries, root, tmp_path, "birds", 20)
+    names = ["birds.json", "birds-000000.tar", "birds-000001.tar"]
+    assert known_shards(tmp_path / "birds.json") == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize("edit", ["no index", "another file"])
+def test_an_edited_index_knows_no_shards(entries, root, tmp_path, edit):
+    write_shards(entries, root, tmp_path, "birds", 20)
+    text = (tmp_path / "birds.json").read_text()
+    (tmp_path / "birds.json").write_text("[]" if edit == "no index" else text.replace("birds-000001.tar", "mine.tar"))
     with pytest.raises(InputError, match="something other than the index"):
-        write_shards(entries, root, tmp_path, "birds")
-    assert (tmp_path / "birds.json").read_text() == "[]" and not list(tmp_path.glob("*.tar"))
+        known_shards(tmp_path / "birds.json")
+
+
+def test_pictures_that_shards_do_not_hold_are_told():
+    check_suffixes(["a.jpg", "b.TIF"])
+    with pytest.raises(InputError, match=r"2 problems: 'a.webp'; 'b'; leave --shards out"):
+        check_suffixes(["a.webp", "b", "c.png"])
 
 
 def test_shards_that_are_not_whole_have_no_index(monkeypatch, entries, root, tmp_path):
-    write_shards(entries, root, tmp_path, "birds", PER_SHARD)
     monkeypatch.setattr("dataset.shard_writer.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(InputError, match=r"cannot write shards to .*: disk full"):
         write_shards(entries, root, tmp_path, "birds", PER_SHARD)
