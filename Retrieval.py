@@ -36,7 +36,7 @@ from models.start_files import load_prior_start, load_text_start, load_vision_st
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, distributed, output
-from utils.arguments import run_parser
+from utils.arguments import run_parser, start_run
 from utils.averaging import averaged
 from utils.config import Config, config_from_file, process_batch
 from utils.epochs import run_epochs
@@ -75,13 +75,10 @@ def main() -> None:
     args = parse()
     config = config_from_file(args.config, args.override)
     batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
-    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-    device = distributed.start(args.device)
+    device = start_run(args)
     if distributed.is_main():
-        output.open_output(args.output_dir)
         draw_configured_scenes(config)
     distributed.barrier()
-    output.wait_for_output(args.output_dir)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(device)
@@ -276,7 +273,7 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
     c, share = run.config, {"rank": distributed.rank(), "world_size": distributed.world_size()}
     model.eval()
     pictures = evaluation_images_loader(
-        evaluation_set,
+        evaluation_set.images,
         evaluation_transform(c.image_res),
         c.batch_size_test,
         c.num_workers,
