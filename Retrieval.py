@@ -108,7 +108,8 @@ def main() -> None:
     if not args.evaluate:
         best_epoch = train(run, model, loader, sets, resuming)
         load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
-    write_result(run, evaluate(run, model, sets["test"]), sets["test"], best_epoch)
+    measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
+    write_result(run, measured, sets["test"], best_epoch)
     distributed.stop()
 
 
@@ -268,7 +269,7 @@ def stop_unless_finite(loss: Tensor, losses: dict[str, Tensor], batch: TrainBatc
         )
 
 
-def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
+def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:
     """Embed the pictures and captions, each process its share once, and count ranks (SPEC 6)."""
     c, share = run.config, {"rank": distributed.rank(), "world_size": distributed.world_size()}
     model.eval()
@@ -291,7 +292,9 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
         images = progress(pictures, len(pictures), "embedding pictures")
-        image_embeds = embed_images(model, images, len(evaluation_set.images), run.device)
+        image_embeds = embed_images(
+            model, images, len(evaluation_set.images), run.device, average_orientations=average_orientations
+        )
         texts = progress(captions, len(captions), "embedding captions")
         text_embeds = embed_captions(model, texts, len(evaluation_set.captions), run.device)
     try:

@@ -84,6 +84,7 @@ class Config:
     randaugment_ops: int = 2
     quarter_turns: bool = False
     num_workers: int = 4
+    average_orientations: bool = False  # the final measure sees a picture in all eight: aerial ones have no up
     k_test: int = 512  # of the released YAMLs; nothing reads it, here as there
 
     # Encoders and their starts (null: random weights)
