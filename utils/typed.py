@@ -4,6 +4,7 @@ import difflib
 import io
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from utils.errors import InputError
@@ -23,6 +25,10 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         values = YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"config {file} cannot be read ({error.strerror}); name an existing YAML file") from None
+    except DuplicateKeyError as error:
+        name = re.match(r"found duplicate key \"(.*?)\" with", error.problem or "")
+        line = error.problem_mark.line + 1
+        raise InputError(f"config {file} names {name[1] if name else 'a key'} twice, again in line {line}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -87,14 +93,18 @@ def read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: li
     read = {}
     for f in fields(kind):
         if f.name in values:
-            try:
-                read[f.name] = _typed(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
-            except (TypeError, ValueError):
-                wanted = _describe(hints[f.name])
-                problems.append(f"'{prefix}{f.name}' is {values[f.name]!r}, expected {wanted}")
+            read[f.name] = _value(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
         elif f.default is MISSING and f.default_factory is MISSING:
             problems.append(f"'{prefix}{f.name}' is missing")
     return read
+
+
+def _value(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+    try:
+        return _typed(value, hint, name, problems)
+    except (TypeError, ValueError):
+        problems.append(f"'{name}' is {value!r}, expected {_describe(hint)}")
+        return None
 
 
 def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
@@ -111,6 +121,12 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, list | tuple):
             raise TypeError
         return tuple(_typed(item, typing.get_args(hint)[0], name, problems) for item in value)
+    if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise TypeError
+        kind = typing.get_args(hint)[1]
+        read = {key: _value(item, kind, f"{name}.{key}", problems) for key, item in value.items()}
+        return types.MappingProxyType(read)
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TypeError

@@ -1,0 +1,114 @@
+"""A study -> its runs -> tables and figures: `python Tables.py --study configs/studies/NAME.yaml --output_dir DIR`.
+
+Runs each row by each seed through run.py, skips what is done, goes on with what was cut, keeps going when one fails;
+then writes table.md, .tex, .csv and .html and the figures to DIR. The same command again goes on where it stopped.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from run import TASKS, trains_prior
+from study.collect import collect, shown_command
+from study.places import Place, places_for
+from study.plan import PlannedRow, Study, check_rows, plan_rows, read_study
+from study.queue import run_queue
+from study.runs import Run, State, runs_of, states_of
+from utils.errors import InputError, run_cli
+from utils.launch import processes_for, shell_line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and collect a study, or evaluate released checkpoints; return the exit code."""
+    args = parse(arguments)
+    if args.released:
+        from study.released import evaluate_released
+
+        dist = args.dist or "auto"
+        return evaluate_released(args.released, args.output_dir, dist, args.override, args.dry_run)
+
+    study = read_study(args.study, [task for task in TASKS if not trains_prior(task)])
+    names = args.rows or list(study.rows)
+    check_rows(study, names)
+    seeds = args.seeds or list(study.seeds)
+    planned = plan_rows(study, args.override)
+    runs = runs_of([planned[name] for name in names], seeds, study.task, args.output_dir)
+    places = places_for(args.parallel, check_cards=not args.dry_run) if args.parallel else [Place(args.dist or "auto")]
+    if args.dry_run:
+        for number, run in enumerate(runs):
+            place = places[number % len(places)]
+            print(shell_line(run.command(place.dist), place.environment))
+        return 0
+
+    code = 0 if args.collect else run_all(runs, places)
+    if code < 128:
+        summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, seeds))
+        finished = sum(bool(summary.runs) for summary in summaries)
+        print(f"{finished} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
+    return code
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--study", type=Path, help="study file, configs/studies/NAME.yaml")
+    what.add_argument("--released", type=Path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead")
+    add = parser.add_argument
+    add("--output_dir", type=Path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
+    add("--dist", help="the cards of a run, as for run.py (default: auto)")
+    add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
+    add("--seeds", type=_seeds, metavar="1,2,3", help="run with these seeds (default: the study's)")
+    add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")
+    add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value of every row")
+    add("--collect", action="store_true", help="run nothing: tables and figures of what is finished")
+    add("--dry_run", action="store_true", help="print the command of every run; nothing is started or opened")
+    args = parser.parse_args(arguments)
+    if args.parallel and args.dist:
+        raise InputError("--parallel says what each run gets, and so does --dist; give one")
+    if args.released:
+        given = [name for name in ("rows", "seeds", "parallel", "collect") if getattr(args, name)]
+        if given:
+            raise InputError(f"--{given[0]} is for a study, --released has no use for it; leave it out")
+    return args
+
+
+def run_all(runs: Sequence[Run], places: Sequence[Place]) -> int:
+    """Run what is not done yet; everything is checked before the first starts."""
+    states = states_of(runs)
+    todo = [(run, state) for run, state in zip(runs, states, strict=True) if state != State.DONE]
+    if todo:
+        for place in places:
+            processes_for(place.dist)
+    print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
+    return run_queue(todo, places)
+
+
+def commands_of(
+    args: argparse.Namespace, study: Study, planned: dict[str, PlannedRow], seeds: Sequence[int]
+) -> list[str]:
+    """What a reader types to make these tables: the study's command, then each run's."""
+    arguments = ["--study", str(args.study), "--output_dir", str(args.output_dir), "--seeds", ",".join(map(str, seeds))]
+    for override in args.override:
+        arguments += ["--override", override]
+    place = ["--dist", args.dist] if args.dist else []
+    runs = runs_of(planned.values(), seeds, study.task, args.output_dir)
+    lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
+    return [shown_command("Tables.py", [*arguments, *place]), *(f"#   {line}" for line in lines)]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(seed) for seed in text.split(",")]
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers of at least 0, as 1,2,3")
+    return seeds
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,165 @@
+"""A study file -> typed, checked rows, each with the config it trains under. Nothing of the data is opened."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from utils.config import Config, config_from_file
+from utils.errors import InputError, listed
+from utils.launch import choices
+from utils.typed import read_fields, read_yaml
+
+FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files beside the rows' folders
+
+
+@dataclass(frozen=True)
+class Published:
+    """The seven figures as a paper gives them; what it does not give is None."""
+
+    txt_r1: float | None = None
+    txt_r5: float | None = None
+    txt_r10: float | None = None
+    img_r1: float | None = None
+    img_r5: float | None = None
+    img_r10: float | None = None
+    r_mean: float | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Those that are given."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as the study file has it."""
+
+    title: str | None = None
+    config: str | None = None
+    overrides: tuple[str, ...] = ()
+    published: Published | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of r_mean over a config key: each row's place on its axis."""
+
+    key: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file (`configs/studies/NAME.yaml`)."""
+
+    title: str
+    config: str
+    task: str
+    rows: Mapping[str, Row]
+    seeds: tuple[int, ...] = (42,)
+    overrides: tuple[str, ...] = ()
+    notes: str | None = None
+    compare_to: str | None = None
+    curve: Curve | None = None
+    tsne: tuple[str, ...] = ()
+
+    def title_of(self, row: str) -> str:
+        """How tables and figures name a row."""
+        return self.rows[row].title or row
+
+    def config_file(self, row: str) -> str:
+        """The row's own config file, or the study's."""
+        return self.rows[row].config or self.config
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """What a row's runs are started with: its config file, the overrides on it, and the config both make."""
+
+    name: str
+    config_file: str
+    overrides: tuple[str, ...]
+    config: Config
+
+
+def read_study(file: Path, tasks: Sequence[str]) -> Study:
+    """Read and check a study file; `tasks` are run.py's that train retrieval.
+
+    Raises InputError in one line for a missing or broken file, unknown keys (with the nearest known one), values of
+    the wrong kind, and names that are not a row's.
+    """
+    problems: list[str] = []
+    values = read_yaml(file)
+    read = read_fields(Study, values, "", problems)
+    if not problems:
+        study = Study(**read)
+        problems += _impossible(study, tasks)
+    if problems:
+        raise InputError(f"study {file}: {listed(problems)}")
+    return study
+
+
+def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
+    """Each row with its config; `overrides` come last. Raises InputError naming the rows whose config is wrong."""
+    planned, problems = {}, []
+    for name, row in study.rows.items():
+        together = (*study.overrides, *row.overrides, *overrides)
+        try:
+            config = config_from_file(study.config_file(name), list(together))
+        except InputError as error:
+            problems.append(f"row {name}: {error}")
+            continue
+        planned[name] = PlannedRow(name, study.config_file(name), together, config)
+    if problems:
+        raise InputError(listed(problems))
+    return planned
+
+
+def check_rows(study: Study, names: Sequence[str]) -> None:
+    """Raise InputError for a name that is not a row's, or is given twice."""
+    for name in names:
+        if name not in study.rows:
+            raise InputError(f"--rows: no row {name!r}: {choices(name, tuple(study.rows))}")
+    if len(set(names)) < len(names):
+        raise InputError("--rows names a row twice")
+
+
+def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
+    problems = []
+    if study.task not in tasks:
+        problems.append(f"unknown task {study.task!r}: {choices(study.task, tasks)}")
+    if not study.rows:
+        problems.append("'rows' names no row")
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds) or min(study.seeds) < 0:
+        problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers of at least 0")
+    folders: dict[str, str] = {}
+    for name, row in study.rows.items():
+        if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
+            problems.append(f"row {name!r} names a folder: letters, digits, '.', '_', '-', and no file of the table")
+        if other := folders.get(name.casefold()):  # one folder where a disk does not tell the cases apart
+            problems.append(f"rows {other} and {name} have the same name but for capitals")
+        folders[name.casefold()] = name
+        figures = row.published.figures if row.published else {}
+        if figures and not row.source:
+            problems.append(f"row {name} has published figures but no 'source'")
+        if row.source and not figures:
+            problems.append(f"row {name} has a 'source' but no published figures")
+        problems += [
+            f"'rows.{name}.published.{figure}' is {value}, expected percent"
+            for figure, value in figures.items()
+            if not 0 <= value <= 100
+        ]
+    named = [("compare_to", study.compare_to)] if study.compare_to is not None else []
+    named += [("curve.values", row) for row in study.curve.values] if study.curve else []
+    named += [("tsne", row) for row in study.tsne]
+    problems += [
+        f"'{key}' names no row {row!r}: {choices(row, tuple(study.rows))}"
+        for key, row in named
+        if row not in study.rows
+    ]
+    return problems
