@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = args.seeds or list(study.seeds)
     planned = plan_rows(study, args.override)
     runs = runs_of([planned[name] for name in names], seeds, study.task, args.output_dir)
-    places = places_for(args.parallel, check_cards=not args.dry_run) if args.parallel else [Place(args.dist or "auto")]
+    places = places_of(args)
     if args.dry_run:
         for number, run in enumerate(runs):
             place = places[number % len(places)]
@@ -75,13 +75,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def places_of(args: argparse.Namespace) -> list[Place]:
+    """Where runs are at work; cards are looked for unless nothing runs."""
+    look = not (args.dry_run or args.collect)
+    if args.parallel:
+        return places_for(args.parallel, check_cards=look)
+    if args.dist and args.dist != "auto":
+        processes_for(args.dist, check_cards=look)  # tells an unknown preset before the first run does
+    return [Place(args.dist or "auto")]
+
+
 def run_all(runs: Sequence[Run], places: Sequence[Place]) -> int:
     """Run what is not done yet; everything is checked before the first starts."""
     states = states_of(runs)
     todo = [(run, state) for run, state in zip(runs, states, strict=True) if state != State.DONE]
-    if todo:
-        for place in places:
-            processes_for(place.dist)
     print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
     return run_queue(todo, places)
 

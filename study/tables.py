@@ -41,13 +41,9 @@ class Page:
 
 def page_of(study: Study, summaries: Sequence[Summary], remarks: Sequence[str], commands: Sequence[str]) -> Page:
     """The page of a study; `remarks`: what else a reader must know of these runs."""
-    notes = (
-        *_meaning(study, summaries),
-        *remarks,
-        *_sources(summaries),
-        *([study.notes.strip()] if study.notes else []),
-    )
-    return Page(study.title, figures_table(study, summaries), costs_table(summaries), notes, tuple(commands))
+    notes = [*_meaning(study, summaries), *remarks, *_sources(summaries)]
+    notes += [study.notes.strip()] if study.notes else []
+    return Page(study.title, figures_table(study, summaries), costs_table(summaries), tuple(notes), tuple(commands))
 
 
 def figures_table(study: Study, summaries: Sequence[Summary]) -> Table:
@@ -121,11 +117,11 @@ def _paired(study: Study, summary: Summary) -> str:
 
 def _meaning(study: Study, summaries: Sequence[Summary]) -> list[str]:
     notes = [
-        "± is the sample standard deviation over the seeds that are counted: how far a figure moves when the same row "
-        "is trained again. One seed has none.",
-        f"[ , ] is a bootstrap {PERCENT} % interval over the test pictures ({DRAWS:,} draws of pictures with their "
-        "captions, the mean over seeds in each draw, ranks among the whole test set): how far the mean moves with "
-        "other test pictures. It says nothing of other seeds, and ± nothing of other pictures.",
+        "±, over seeds: the sample standard deviation of a row trained again with other random numbers; 'seeds' says "
+        "how many there are, and a single one has none.",
+        f"[low, high], over test pictures: a bootstrap {PERCENT} % interval of the mean ({DRAWS:,} draws of pictures with "
+        "their captions, the mean over seeds in each draw, ranks among the whole test set); it says nothing of other "
+        "seeds.",
     ]
     if study.compare_to:
         notes.append(
