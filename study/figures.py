@@ -34,7 +34,7 @@ def draw_rows(file: Path, summaries: Sequence[Summary], title: str) -> bool:
         if s.means:
             axes.plot(s.means["r_mean"], y, "o", color=MEASURED_INK, markersize=7, label="measured")
         if "r_mean" in s.published:
-            style = {"markerfacecolor": "white", "markeredgecolor": PUBLISHED_INK, "mew": 1.6}
+            style = {"markerfacecolor": "none", "markeredgecolor": PUBLISHED_INK, "mew": 1.6}
             axes.plot(s.published["r_mean"], y, "D", markersize=7, label="published", linestyle="none", **style)
     names = [s.title if s.means else f"{s.title} (missing)" for s in summaries]
     axes.set_yticks(range(len(summaries)), [textwrap.fill(name, 34) for name in names])
@@ -67,7 +67,7 @@ def draw_curve(file: Path, curve: Curve, summaries: Sequence[Summary], title: st
     published = [(x, s.published["r_mean"]) for x, s in points if "r_mean" in s.published]
     if published:
         xs, means = zip(*published, strict=True)
-        style = {"markerfacecolor": "white", "markeredgecolor": PUBLISHED_INK, "mew": 1.6, "markersize": 7}
+        style = {"markerfacecolor": "none", "markeredgecolor": PUBLISHED_INK, "mew": 1.6, "markersize": 7}
         axes.plot(xs, means, "--D", color=PUBLISHED_INK, linewidth=1, label="published", **style)
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axes.set_xlabel(curve.key)

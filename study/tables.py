@@ -119,9 +119,9 @@ def _meaning(study: Study, summaries: Sequence[Summary]) -> list[str]:
     notes = [
         "±, over seeds: the sample standard deviation of a row trained again with other random numbers; 'seeds' says "
         "how many there are, and a single one has none.",
-        f"[low, high], over test pictures: a bootstrap {PERCENT} % interval of the mean ({DRAWS:,} draws of pictures with "
-        "their captions, the mean over seeds in each draw, ranks among the whole test set); it says nothing of other "
-        "seeds.",
+        f"[low, high], over test pictures: a bootstrap {PERCENT} % interval of the mean ({DRAWS:,} draws of pictures "
+        "with their captions, the mean over seeds in each draw, ranks among the whole test set); it says nothing of "
+        "other seeds.",
     ]
     if study.compare_to:
         notes.append(

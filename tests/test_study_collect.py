@@ -1,0 +1,243 @@
+"""study/collect.py and what it draws on: tables and figures from what is finished, whole or half."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.bootstrap import interval, r_means, resampled_pictures
+from study.collect import collect
+from study.plan import FIGURES, plan_rows, read_study
+from study.tables import costs_table, figures_table
+from tests.small_study import figures_of, random_ranks, write_embeddings, write_run, write_study
+from utils.errors import InputError
+
+PUBLISHED = dict(zip(FIGURES, (9.88, 27.26, 39.16, 6.97, 24.56, 38.92, 24.46), strict=True))
+ROWS = {
+    "base": {"title": "Base & 100 %", "overrides": ["is_baseline=True"]},
+    "whole": {"published": PUBLISHED, "source": "A paper, Table 1"},
+    "small": {"overrides": ["filter_size=10"]},
+}
+
+
+class Collected:
+    """A study in a folder, runs to put into it, and what collecting gives."""
+
+    def __init__(self, folder, rows=ROWS, **more):
+        self.output_dir = folder / "out"
+        self.config = folder / "base.yaml"
+        self.rows = rows
+        self.study = read_study(write_study(folder, rows, **more), ["itr_demo"])
+
+    def run(self, row, seed, **more):
+        overrides = self.rows[row].get("overrides", [])
+        return write_run(self.output_dir, row, seed, self.config, overrides, **more)
+
+    def collect(self, seeds=(1, 2)):
+        planned = plan_rows(self.study, [])
+        return collect(self.study, planned, seeds, self.output_dir, ["python Tables.py --study x"])
+
+    def text(self, name):
+        return (self.output_dir / name).read_text()
+
+
+@pytest.fixture
+def half_finished(tmp_path):
+    """Two rows of three have results: one with both seeds, one with one."""
+    study = Collected(tmp_path, compare_to="base")
+    study.run("base", 1)
+    study.run("base", 2)
+    study.run("whole", 1, ranks=random_ranks(best=0.5, seed=7))
+    return study
+
+
+def test_means_spreads_and_missing_seeds(half_finished):
+    base, whole, small = half_finished.collect()
+    first, second = (figures_of(random_ranks(seed=seed)) for seed in (1, 2))
+    for name in FIGURES:
+        assert base.means[name] == pytest.approx((first[name] + second[name]) / 2)
+        assert base.spreads[name] == pytest.approx(abs(first[name] - second[name]) / 2**0.5)
+    assert (base.missing, whole.missing, small.missing) == ((), (2,), (1, 2))
+    assert whole.spreads is None and small.means is None and small.interval is None
+    assert whole.differences["r_mean"] == pytest.approx(whole.means["r_mean"] - 24.46)
+    assert (base.seconds, base.peak_memory, base.parameters.trained) == (101.5, 2**30, 1_500_000)
+
+
+def test_intervals_are_over_the_same_pictures_and_the_mean_over_seeds(half_finished):
+    base, whole, _ = half_finished.collect()
+    weights = resampled_pictures(40)
+    of_base = np.mean([r_means(weights, random_ranks(seed=seed)) for seed in (1, 2)], axis=0)
+    of_whole = r_means(weights, random_ranks(best=0.5, seed=7))
+    assert base.interval == interval(of_base) and base.paired is None
+    assert (whole.paired.low, whole.paired.high) == interval(of_whole - of_base)
+    assert whole.paired.excludes_zero and whole.paired.low > 0
+
+
+def test_a_row_against_its_equal_differs_by_nothing(tmp_path):
+    study = Collected(tmp_path, compare_to="base")
+    ranks = random_ranks()
+    for row in ("base", "whole"):
+        study.run(row, 1, ranks=ranks)
+    _, whole, _ = study.collect()
+    assert (whole.paired.difference, whole.paired.low, whole.paired.high) == (0, 0, 0)
+    assert not whole.paired.excludes_zero and "includes 0" in study.text("table.md")
+
+
+def test_a_reader_sees_what_is_measured_published_and_missing(half_finished):
+    half_finished.collect()
+    lines = half_finished.text("table.md").splitlines()
+    whole = [line for line in lines if re.match(r"\| \*?whole\*? \|", line)]
+    assert [line.split("|")[2].strip() for line in whole[:3]] == ["measured", "*published*", "*measured − published*"]
+    assert "*24.46*" in whole[1] and "*24.46*" not in whole[0]
+    assert any(line.startswith("| small | measured | 0 | – |") and "missing" in line for line in lines)
+    assert "- small: missing, no result with seed 1, 2 yet." in lines
+    assert "- Published (whole): A paper, Table 1" in lines
+    assert "python Tables.py --study x" in lines
+    assert sum(line.startswith(("- ±, over seeds", "- [low, high], over test pictures")) for line in lines) == 2
+
+
+def test_every_form_holds_the_same_lines(half_finished):
+    summaries = half_finished.collect()
+    table = figures_table(half_finished.study, summaries)
+    assert all(len(line.cells) == len(table.header) for line in table.lines)
+    assert all(len(line.cells) == len(costs_table(summaries).header) for line in costs_table(summaries).lines)
+    rows = list(csv.DictReader(io.StringIO(half_finished.text("table.csv"))))
+    assert [(row["row"], row["kind"]) for row in rows] == [
+        ("base", "measured"),
+        ("whole", "measured"),
+        ("whole", "published"),
+        ("whole", "measured - published"),
+        ("small", "measured"),
+    ]
+    assert float(rows[0]["r_mean"]) == summaries[0].means["r_mean"] and rows[4]["r_mean"] == ""
+    assert float(rows[1]["paired_low"]) == summaries[1].paired.low
+    tex = half_finished.text("table.tex")
+    assert r"Base \& 100 \% & measured & 2 &" in tex and tex.count(r"\begin{tabular}") == 2
+    assert not re.search(r"(?<!\\)[&%#_].*[±−→]", tex.partition(r"\begin{table}")[2])
+    html = half_finished.text("table.html")
+    assert "Base &amp; 100 %" in html and 'src="data:image/png;base64,' in html and "http" not in html
+    for line in table.lines:
+        assert line.cells[2] in html
+
+
+def test_tex_special_characters_are_escaped(tmp_path):
+    rows = {"a": {"title": r"50% of \x_{1} ~ ^ # $ &"}}
+    study = Collected(tmp_path, rows)
+    study.run("a", 1)
+    study.collect(seeds=[1])
+    escaped = r"50\% of \textbackslash{}x\_\{1\} \textasciitilde{} \textasciicircum{} \# \$ \&"
+    assert f"\n{escaped} & measured" in study.text("table.tex")
+
+
+def test_figures_are_drawn_and_go_when_there_is_nothing_to_draw(tmp_path):
+    curve = {"key": "filter_size", "values": {"whole": 40, "small": 10}}
+    study = Collected(tmp_path, compare_to="base", curve=curve, tsne=["base", "whole"])
+    (summary, *_) = study.collect()
+    assert summary.means is None and not (study.output_dir / "tsne.png").exists()
+    assert (study.output_dir / "r_mean.png").exists()  # of the published figure alone
+    for row in ROWS:
+        for seed in (1, 2):
+            write_embeddings(study.run(row, seed), pictures=30, scenes=10)
+    study.collect()
+    for name in ("r_mean.png", "curve.png", "tsne.png"):
+        with Image.open(study.output_dir / name) as picture:
+            assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(10**7)) > 20
+        assert f"![{name}]" in study.text("table.md")
+    for row in ROWS:
+        for seed in (1, 2):
+            (study.output_dir / row / f"seed_{seed}" / "result.json").unlink()
+    study.collect()
+    assert not (study.output_dir / "tsne.png").exists() and "tsne.png" not in study.text("table.md")
+    assert "No t-SNE map yet of Base & 100 %, whole" in study.text("table.md")
+
+
+def test_a_map_without_labels_is_drawn_without_scenes(tmp_path):
+    study = Collected(tmp_path, tsne=["base"])
+    write_embeddings(study.run("base", 1), pictures=20, labelled=False)
+    study.collect()
+    assert (study.output_dir / "tsne.png").exists()
+
+
+def test_a_run_without_ranks_has_no_interval(tmp_path):
+    study = Collected(tmp_path, compare_to="base")
+    study.run("base", 1)
+    study.run("whole", 1, with_ranks=False)
+    base, whole, _ = study.collect()
+    assert base.interval and whole.interval is None and whole.paired is None and whole.means
+    assert "no ranks: no interval" in study.text("table.md")
+
+
+def test_results_older_than_the_cost_figures_are_read(tmp_path):
+    study = Collected(tmp_path)
+    file = study.run("base", 1) / "result.json"
+    values = json.loads(file.read_text())
+    for name in ("parameters", "train_seconds", "peak_memory_bytes"):
+        del values[name]
+    file.write_text(json.dumps(values))
+    base, *_ = study.collect()
+    assert base.seconds is base.peak_memory is base.parameters is None and base.means
+
+
+def test_finished_seeds_that_were_not_asked_for_count(tmp_path):
+    study = Collected(tmp_path)
+    for seed in (1, 2, 10):
+        study.run("base", seed)
+    base, *_ = study.collect(seeds=[1])
+    assert [run.seed for run in base.runs] == [1, 2, 10]
+
+
+def test_a_run_of_another_config_is_told_below_the_table(tmp_path):
+    study = Collected(tmp_path)
+    write_run(study.output_dir, "base", 1, study.config, ["head=2", "is_baseline=True"])
+    study.collect()
+    assert "Base & 100 % seed 1 was run with a config that differs from the study's in head." in study.text("table.md")
+
+
+@pytest.mark.parametrize("with_ranks", [True, False])
+def test_different_test_sets_are_not_compared(tmp_path, with_ranks):
+    study = Collected(tmp_path)
+    study.run("base", 1, with_ranks=with_ranks)
+    study.run("whole", 1, ranks=random_ranks(pictures=41), with_ranks=with_ranks)
+    with pytest.raises(InputError, match=r"different test sets.*base seed 1.*40 pictures.*whole seed 1.*41 pictures"):
+        study.collect()
+
+
+def test_other_pictures_of_the_same_number_are_another_test_set(tmp_path):
+    study = Collected(tmp_path)
+    ranks = random_ranks()
+    study.run("base", 1, ranks=ranks)
+    study.run("whole", 1, ranks=replace(ranks, images=ranks.images[::-1]))
+    with pytest.raises(InputError, match="different test sets"):
+        study.collect()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "ranks.npz").write_bytes(b"PK\x03\x04torn"), "ranks.npz is damaged"),
+        (lambda folder: np.savez(folder / "ranks.npz", images=np.array([{}], dtype=object)), "ranks.npz is damaged"),
+        (lambda folder: np.savez(folder / "ranks.npz", **vars(random_ranks(39))), "ranks of 40 pictures"),
+        (lambda folder: np.savez(folder / "ranks.npz", **vars(random_ranks(best=0.9))), "run again"),
+        (lambda folder: (folder / "result.json").write_text("{"), "result.json cannot be read"),
+        (lambda folder: (folder / "result.json").write_text('{"seed": 1}'), "'txt_r1' is missing"),
+    ],
+)
+def test_a_damaged_file_is_one_line(tmp_path, damage, told):
+    study = Collected(tmp_path)
+    damage(study.run("base", 1))
+    with pytest.raises(InputError, match=re.escape(told)) as caught:
+        study.collect()
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_embeddings_are_one_line(tmp_path):
+    study = Collected(tmp_path, tsne=["base"])
+    folder = study.run("base", 1)
+    np.savez(folder / "embeddings.npz", image_embeds=np.full((2, 4), np.nan), text_embeds=np.ones((2, 4)))
+    with pytest.raises(InputError, match=r"embeddings\.npz holds no embeddings of a test set"):
+        study.collect()
