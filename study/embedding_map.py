@@ -46,10 +46,10 @@ def read_embeddings(file: Path) -> Embedded:
             raise ValueError("it has not a label for each picture")
         if not (np.isfinite(images).all() and np.isfinite(texts).all()):
             raise ValueError("its embeddings are not all finite")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file} does not hold the embeddings of a test set ({error}); remove it or run again"
-        ) from None
+    except KeyError as error:
+        raise InputError(f"{file} has no {error}; remove it or run again") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file} holds no embeddings of a test set ({error}); remove it or run again") from None
     scenes = None if names is None else names.astype(str)
     return Embedded(images.astype(np.float32), texts[first].astype(np.float32), scenes)
 

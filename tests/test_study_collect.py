@@ -235,9 +235,20 @@ def test_a_damaged_file_is_one_line(tmp_path, damage, told):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_embeddings_are_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image_embeds": np.full((2, 4), np.nan)}, "not all finite"),
+        ({"own_image_of_text": np.array([0, 0])}, "do not fit together"),
+        ({"label": np.array([1])}, "not a label for each picture"),
+        ({"text_embeds": None}, "has no 'text_embeds'"),
+    ],
+)
+def test_damaged_embeddings_are_one_line(tmp_path, changes, told):
     study = Collected(tmp_path, tsne=["base"])
     folder = study.run("base", 1)
-    np.savez(folder / "embeddings.npz", image_embeds=np.full((2, 4), np.nan), text_embeds=np.ones((2, 4)))
-    with pytest.raises(InputError, match=r"embeddings\.npz holds no embeddings of a test set"):
+    whole = {"image_embeds": np.ones((2, 4)), "text_embeds": np.ones((2, 4)), "own_image_of_text": np.array([0, 1])}
+    kept = {name: array for name, array in (whole | changes).items() if array is not None}
+    np.savez(folder / "embeddings.npz", **kept)
+    with pytest.raises(InputError, match=rf"embeddings\.npz .*{told}"):
         study.collect()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,21 @@ def test_a_study_and_released_checkpoints_exclude_each_other(tmp_path, capsys):
         Tables.main(["--released", "y", "--output_dir", str(tmp_path), "--rows", "a"])
 
 
+def test_released_checkpoints_are_given_on_with_what_they_need(tmp_path, monkeypatch):
+    released = types.ModuleType("study.released")
+    released.evaluate_released = lambda *given: given
+    monkeypatch.setitem(sys.modules, "study.released", released)
+    arguments = ["--released", "checkpoints/PIR", "--output_dir", str(tmp_path), "--override", "image_root=a"]
+    given = Tables.main([*arguments, "--dry_run"])
+    assert given == (Path("checkpoints/PIR"), tmp_path, "auto", ["image_root=a"], True)
+
+
 # --- a study that trains
 
 
 @pytest.fixture
 def demo_study(tmp_path):
-    """Two rows that train for seconds, and one whose vocabulary is missing."""
+    """Two rows that train for seconds, and one whose test file is missing."""
     draw_scenes(tmp_path / "scenes", train=24, val=6, test=8, size=112)
     for name, sizes in (("vision", VISION), ("text", TEXT | {"vocab_size": 512})):
         (tmp_path / f"{name}.json").write_text(json.dumps(sizes))
@@ -118,7 +128,7 @@ def demo_study(tmp_path):
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(values))
     rows = {
         "plain": {"overrides": ["is_baseline=True", "use_affil_loss=False"]},
-        "broken": {"overrides": ["tokenizer=nowhere"]},
+        "broken": {"overrides": ["test_file=nowhere.json"]},
         "whole": {"overrides": ["schedular.epochs=3"]},
     }
     file = tmp_path / "study.yaml"
@@ -127,6 +137,7 @@ def demo_study(tmp_path):
     return file
 
 
+@pytest.mark.timeout(600)  # it starts torch a dozen times
 def test_a_study_killed_in_the_middle_goes_on_where_it_was_cut(demo_study, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "Tables.py"), "--study", str(demo_study), "--output_dir", str(out)]
