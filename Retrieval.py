@@ -170,7 +170,7 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         return
     if config.vision_start:
         say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
-    if config.resnet_ckpt and not config.is_baseline:
+    if config.resnet_ckpt and config.has_vir:
         say(str(load_prior_start(model.instruction_encoder.backbone, config.resnet_ckpt, download=download)))
     if config.text_encoder:
         say(str(load_text_start(model.text_encoder, config.text_encoder, download=download)))
