@@ -1,13 +1,19 @@
 """PIR: what an embedding is made of, and what each switch of the model changes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from models import build_model, pir
 from models.losses import affiliation_loss, contrastive_loss, total_loss, triplet_loss
 from models.vision_instruction import most_believed
+from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
+from tests.tiny import tiny_config as tiny_config_in
+from utils import distributed
 from utils.errors import InputError
 
 LABEL, IDX = torch.tensor([0, 1, 0, 2]), torch.tensor([5, 5, 7, 9])
@@ -203,6 +209,28 @@ def test_every_trained_parameter_gets_a_gradient(tiny_config, images, ids, modul
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert len(trained) > 50 and {"temp", "temp2"} <= set(trained)
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def parallel_losses(folder):
+    """The loss of a second step in parallel of every choice of modules: torch tells there of unused parameters."""
+    own = Path(folder) / str(distributed.rank())
+    own.mkdir()
+    given, second = (pictures(4, 112), captions(4, 12)), {}
+    for name, modules in MODULES.items():
+        torch.manual_seed(0)
+        model = without_dropout(build_model(tiny_config_in(own, prior_backbone="resnet10t", **modules)))
+        parallel = DistributedDataParallel(model)
+        for _ in range(2):
+            loss = total_loss(parallel(*given, idx=IDX, label=LABEL), 1.0)
+            loss.backward()
+        second[name] = loss.detach()
+    return second
+
+
+def test_two_processes_train_every_choice_of_modules_in_parallel(tmp_path):
+    one, other = run_on_processes(2, parallel_losses, str(tmp_path))
+    assert one.keys() == other.keys() == MODULES.keys()
+    assert all(torch.equal(one[name], other[name]) and one[name].isfinite() for name in MODULES)
 
 
 @CHOICES
