@@ -18,22 +18,21 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from dataset.classification import (
     LabelledPicture,
     SceneSet,
     read_scenes,
-    scene_evaluation_loader,
     scene_train_loader,
 )
+from dataset.retrieval import TrainLoader, evaluation_images_loader
 from dataset.transforms import evaluation_transform, load_picture, train_transform
 from models.classifier import SceneClassifier, load_start_file_state, start_file_state
 from models.start_files import load_prior_start
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, distributed, output
-from utils.arguments import run_parser
+from utils.arguments import run_parser, start_run
 from utils.averaging import averaged
 from utils.config import process_batch
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
@@ -63,12 +62,7 @@ def main() -> None:
     args = parse()
     config = prior_config_from_file(args.config, args.override)
     batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
-    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-    device = distributed.start(args.device)
-    if distributed.is_main():
-        output.open_output(args.output_dir)
-    distributed.barrier()
-    output.wait_for_output(args.output_dir)
+    device = start_run(args)
 
     scenes = read_scenes(config)
     run = Run(config, args.output_dir, args.seed, batch_size, device, bf16_used(config.precision, device), scenes)
@@ -136,7 +130,7 @@ def check_pictures(pictures: Sequence[LabelledPicture]) -> None:
         load_picture(picture.image)
 
 
-def configured_train_loader(run: Run) -> DataLoader:
+def configured_train_loader(run: Run) -> TrainLoader:
     """This process's share of the training pictures."""
     c = run.config
     return scene_train_loader(
@@ -151,7 +145,7 @@ def configured_train_loader(run: Run) -> DataLoader:
     )
 
 
-def train(run: Run, model: SceneClassifier, loader: DataLoader, resuming: bool) -> Training:
+def train(run: Run, model: SceneClassifier, loader: TrainLoader, resuming: bool) -> Training:
     """Train for the config's epochs and write `prior.pth` of the epoch with the best top-1 on validation."""
     c = run.config
     optimizer = create_optimizer(c.optimizer, model)
@@ -182,14 +176,14 @@ def fingerprint(scenes: SceneSet) -> str:
 
 
 def train_epoch(
-    run: Run, training: Training, model: torch.nn.Module, loader: DataLoader, epoch: int
+    run: Run, training: Training, model: torch.nn.Module, loader: TrainLoader, epoch: int
 ) -> dict[str, float]:
     """One pass over the loader through `model`, the training's or its parallel wrapper.
 
     Returns mean loss and top-1 of this process, the last learning rate, seconds and pictures a second.
     """
     model.train()
-    loader.sampler.set_epoch(epoch)
+    loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
     bar = progress(loader, len(loader), f"epoch {epoch + 1}/{run.config.schedular.epochs}")
     for batch in bar:
@@ -233,11 +227,11 @@ def evaluate(run: Run, model: SceneClassifier, pictures: Sequence[LabelledPictur
     """What is recognised as what, counts `[C, C]` on every process, each of which looks at its share once."""
     c = run.config
     model.eval()
-    loader = scene_evaluation_loader(
-        pictures,
-        transform=evaluation_transform(c.image_res),
-        batch_size=c.batch_size_test,
-        num_workers=c.num_workers,
+    loader = evaluation_images_loader(
+        [picture.image for picture in pictures],
+        evaluation_transform(c.image_res),
+        c.batch_size_test,
+        c.num_workers,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         pin_memory=run.device.type == "cuda",

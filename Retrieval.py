@@ -31,7 +31,7 @@ from models.start_files import load_prior_start, load_text_start, load_vision_st
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, distributed, output
-from utils.arguments import run_parser
+from utils.arguments import run_parser, start_run
 from utils.averaging import averaged
 from utils.config import Config, config_from_file, process_batch
 from utils.costs import count_parameters, peak_memory, train_seconds
@@ -64,13 +64,10 @@ def main() -> None:
     args = parse()
     config = config_from_file(args.config, args.override)
     batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
-    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-    device = distributed.start(args.device)
+    device = start_run(args)
     if distributed.is_main():
-        output.open_output(args.output_dir)
         draw_configured_scenes(config)
     distributed.barrier()
-    output.wait_for_output(args.output_dir)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(device)
@@ -100,7 +97,8 @@ def main() -> None:
     if not args.evaluate:
         best_epoch = train(run, model, loader, sets, resuming)
         load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
-    write_result(run, model, evaluate(run, model, sets["test"]), sets["test"], best_epoch)
+    measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
+    write_result(run, model, measured, sets["test"], best_epoch)
     distributed.stop()
 
 
@@ -260,12 +258,12 @@ def stop_unless_finite(loss: Tensor, losses: dict[str, Tensor], batch: TrainBatc
         )
 
 
-def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
+def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:
     """Embed the pictures and captions, each process its share once, and count ranks (SPEC 6)."""
     c, share = run.config, {"rank": distributed.rank(), "world_size": distributed.world_size()}
     model.eval()
     pictures = evaluation_images_loader(
-        evaluation_set,
+        evaluation_set.images,
         evaluation_transform(c.image_res),
         c.batch_size_test,
         c.num_workers,
@@ -283,7 +281,9 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet) -> Measured:
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
         images = progress(pictures, len(pictures), "embedding pictures")
-        image_embeds = embed_images(model, images, len(evaluation_set.images), run.device)
+        image_embeds = embed_images(
+            model, images, len(evaluation_set.images), run.device, average_orientations=average_orientations
+        )
         texts = progress(captions, len(captions), "embedding captions")
         text_embeds = embed_captions(model, texts, len(evaluation_set.captions), run.device)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.captions import clean_caption
+from dataset.picture_files import leads_outside
 from utils.errors import InputError, listed
 
 _NAMES = {str: "a string", int: "a whole number", list: "a list"}
@@ -46,7 +47,7 @@ def read_train(
     """
     if not files:
         raise InputError("train_file names no annotation file")
-    pictures = _Pictures(image_root)
+    pictures = PictureFolder(image_root)
     problems: list[str] = []
     records: list[TrainRecord] = []
     image_of_id: dict[int, str] = {}  # in the files' own ids
@@ -76,7 +77,7 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
 
     Raises `InputError` that counts the problems and names the first, by file and record (from 1).
     """
-    pictures = _Pictures(image_root)
+    pictures = PictureFolder(image_root)
     problems: list[str] = []
     record_of_image: dict[str, int] = {}
     captions: list[str] = []
@@ -117,7 +118,7 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
     )
 
 
-class _Pictures:
+class PictureFolder:
     """The picture files under `image_root`, each found on disk once however many captions it has."""
 
     def __init__(self, image_root: str | Path) -> None:
@@ -130,7 +131,7 @@ class _Pictures:
         """`image_root/image`; `InputError` where that lies outside `image_root` or is no file."""
         if image not in self.found:
             inside = os.path.normpath(image)
-            if os.path.isabs(inside) or inside.split(os.sep)[0] == os.pardir:
+            if leads_outside(image):
                 raise InputError(f"image {image!r} lies outside image_root {self.root!r}")
             path = os.path.join(self.root, inside)
             if not os.path.isfile(path):

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from dataset.annotations import EvaluationSet, read_evaluation, read_train
-from dataset.retrieval import PictureLoader, SeededSampler, evaluation_images_loader
+from dataset.annotations import read_evaluation, read_train
+from dataset.picture_files import SUFFIXES, has_picture_suffix
+from dataset.retrieval import SeededSampler, TrainLoader, seeded
 from dataset.transforms import Transform, load_picture
 from utils.errors import InputError, listed
 from utils.prior_config import PriorConfig
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")  # in any case
 SPLITS = ("train", "val", "test")
 
 ClassPictures = dict[str, list[str]]  # the picture files of each class
@@ -102,15 +102,15 @@ def _pictures_of(folder: Path) -> ClassPictures:
     if not classes:
         raise InputError(f"{folder} holds no class folders; expected are folders of pictures, CLASS/picture.jpg")
     pictures = {
-        one.name: [os.fspath(file) for file in _inside(one) if file.suffix.lower() in SUFFIXES and file.is_file()]
+        one.name: [os.fspath(file) for file in _inside(one) if has_picture_suffix(file) and file.is_file()]
         for one in classes
     }
     empty = [one for one in classes if not pictures[one.name]]
     if empty:
         inner = f"; it holds folders: is class_folders={empty[0]} meant?" if _subfolders(empty[0]) else ""
+        suffixes = " ".join(f".{suffix}" for suffix in SUFFIXES)
         raise InputError(
-            f"{len(empty)} of {len(classes)} class folders hold no picture ({' '.join(SUFFIXES)}), first {empty[0]}"
-            + inner
+            f"{len(empty)} of {len(classes)} class folders hold no picture ({suffixes}), first {empty[0]}" + inner
         )
     return pictures
 
@@ -234,8 +234,7 @@ class _TrainPictures(Dataset):
 
     def __getitem__(self, index_and_seed: tuple[int, int]) -> SceneBatch:
         index, seed = index_and_seed
-        with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             image = self.transform(load_picture(self.pictures[index].image))
         return SceneBatch(image, torch.tensor(self.pictures[index].label), torch.tensor(index))
 
@@ -250,39 +249,21 @@ def scene_train_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader:
-    """Loader of `SceneBatch`es of `batch_size` pictures a process; the last partial batch is dropped.
+) -> TrainLoader:
+    """Loader of `SceneBatch`es of `batch_size` pictures a process.
 
-    Call `loader.sampler.set_epoch(e)` before each epoch.
+    Call `loader.set_epoch(e)` before each epoch.
     """
     dataset = _TrainPictures(pictures, transform)
     sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-    if len(sampler) < batch_size:
-        raise InputError(
-            f"training gives a process {len(sampler)} pictures, less than one batch of {batch_size}: "
-            "use a smaller batch"
-        )
-    return PictureLoader(
+    return TrainLoader(
         dataset,
-        batch_size,
+        order=sampler,
+        entries=len(dataset),
+        share=len(sampler),
+        batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        workers_matter=False,
         pin_memory=pin_memory,
-        drop_last=True,
-        persistent_workers=num_workers > 0,
     )
-
-
-def scene_evaluation_loader(
-    pictures: Sequence[LabelledPicture],
-    *,
-    transform: Transform,
-    batch_size: int,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """Loader of this process's `ImageBatch`es: positions in `pictures` `[b]`, uint8 pictures `[b, 3, H, W]`."""
-    images = EvaluationSet(tuple(picture.image for picture in pictures), (), [], None)
-    return evaluation_images_loader(images, transform, batch_size, num_workers, rank, world_size, pin_memory=pin_memory)

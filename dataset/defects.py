@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dataset.captions import clean_caption
 from dataset.picture_check import PictureCheck
-from dataset.release_files import leads_outside
+from dataset.picture_files import leads_outside
 from dataset.releases import SPLITS, ListedPicture
 from utils.errors import InputError
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from dataset.near_duplicates import Hashed
 from dataset.perceptual_hash import turned_hashes
+from dataset.picture_files import DEEP_MODES
+from utils.errors import reason
 from utils.logs import progress
-
-DEEP_MODES = ("I", "F")  # Pillow's, of more than 8 bits a channel: it clips these to white instead of scaling
 
 
 class PictureCheck(NamedTuple):
@@ -59,8 +59,9 @@ def check_picture(path: Path) -> PictureCheck:
             rgb = image.convert("RGB")  # a file that is cut short is found here, not when it is opened
             return PictureCheck(checksum, image.size, form, hashes=turned_hashes(rgb))
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return PictureCheck(checksum, unreadable=re.sub(r" ?<_io\.BytesIO[^>]*>", "", reason))  # it names an address
+        return PictureCheck(
+            checksum, unreadable=re.sub(r" ?<_io\.BytesIO[^>]*>", "", reason(error))
+        )  # it names an address
 
 
 def _form(image: Image.Image) -> tuple[str | None, bool]:

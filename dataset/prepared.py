@@ -13,7 +13,8 @@ from dataset.defects import KINDS, Defects, Finding
 from dataset.near_duplicates import RULE, Hashed, NearDuplicate
 from dataset.perceptual_hash import hash_from_text, hash_text
 from dataset.picture_check import PictureCheck
-from dataset.release_files import file_checksum, leads_outside, read_text
+from dataset.picture_files import leads_outside
+from dataset.release_files import file_checksum, read_json
 from dataset.releases import SPLITS, ListedPicture, Listing
 from utils.errors import InputError
 
@@ -30,14 +31,14 @@ class OtherSet:
 
         Raises InputError for anything else.
         """
-        values, report, only = _json(file), file, None
+        values, report, only = read_json(file), file, None
         self.checksum = file_checksum(file)
         if isinstance(values, list):
             only = {entry["image"] for entry in values if isinstance(entry, dict) and type(entry.get("image")) is str}
             report = file.with_name(REPORT)
             if not report.is_file():
                 raise InputError(f"{file} has no {REPORT} beside it: prepare that data set again")
-            values = _json(report)
+            values = read_json(report)
             self.checksum += file_checksum(report)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise InputError(f"{report} is not a report of Prepare.py, or of another version: prepare it again")
@@ -173,10 +174,3 @@ def _plain_pair(pair: NearDuplicate, first: tuple[str, str], second: tuple[str, 
 def _plain(finding: Finding) -> dict[str, Any]:
     values = {"label": finding.label, "image": finding.image, "caption": finding.caption, "detail": finding.detail}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 
-from utils.errors import InputError
+from dataset.picture_files import leads_outside
+from utils.errors import InputError, reason
 
 UNPACKED = "release"  # the folder in --output_dir that an archive is unpacked to
 _MARKER = ".archive.json"  # in it: which archive it is, {"sha256", "files": {name: bytes}}
@@ -72,6 +73,14 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 text: {error}") from None
 
 
+def read_json(file: Path) -> Any:
+    """The content of a JSON file; `InputError` where it is missing, otherwise encoded or cut short."""
+    try:
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
+
+
 def file_checksum(file: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; `InputError` where it cannot be read."""
     try:
@@ -122,12 +131,6 @@ def _not_listed(error: OSError) -> NoReturn:
     raise InputError(f"cannot list {error.filename}: {error.strerror}") from None
 
 
-def leads_outside(name: str) -> bool:
-    """Whether a path, read from a folder, leaves that folder."""
-    normal = os.path.normpath(name)
-    return os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir
-
-
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()  # macOS stores accents decomposed
 
@@ -169,8 +172,7 @@ def _unpack(archive: Path, place: Path, checksum: str) -> None:
     except (*_BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # a decoder's has none
             raise InputError(f"{archive} cannot be unpacked to {place}: {error.strerror}") from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{archive} cannot be unpacked, it is damaged or cut short: {reason}") from None
+        raise InputError(f"{archive} cannot be unpacked, it is damaged or cut short: {reason(error)}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,13 +1,13 @@
 """What each published release looks like, read into a listing: pictures with split, raw captions and label."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.release_files import PictureIndex, leads_outside, read_text
+from dataset.picture_files import leads_outside
+from dataset.release_files import PictureIndex, read_json, read_text
 from utils.errors import InputError, listed
 
 SPLITS = ("train", "val", "test")
@@ -215,10 +215,7 @@ def _images(file: Path) -> list[Any]:
         others = [name for name, other in RELEASES.items() if (file.parent / other.captions_file).is_file()]
         hint = f": there is the captions file of {' or '.join(others)}" if others else ""
         raise InputError(f"cannot read {file}: no such file{hint}")
-    try:
-        release = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
+    release = read_json(file)
     images = release.get("images") if isinstance(release, dict) else None
     if not isinstance(images, list) or not images:
         raise InputError(f'{file} is not the release\'s captions file: it has no list "images"')

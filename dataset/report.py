@@ -10,9 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from dataset.defects import Defects, Finding
-from dataset.picture_check import DEEP_MODES
+from dataset.picture_files import DEEP_MODES, leads_outside
 from dataset.prepared import OtherSet
-from dataset.release_files import leads_outside
 from dataset.releases import ListedPicture
 
 HTML = "report.html"

@@ -6,6 +6,7 @@ same whatever ran before it and however many workers load it.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 from transformers import PreTrainedTokenizerBase
 
-from dataset.annotations import EvaluationSet, TrainRecord
+from dataset.annotations import TrainRecord
 from dataset.transforms import Transform, load_picture
 from utils.errors import InputError
 
@@ -105,11 +106,18 @@ def draw_item(
     A sentence that a picture has several times, as most of RSICD's pictures do, is drawn as one.
     """
     distinct = list({record.caption: record for record in group}.values())
-    with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         order = torch.randperm(len(distinct)).tolist()
         drawn = [distinct[order[i % len(distinct)]] for i in range(captions_per_image)]
         return TrainItem(picture(), drawn)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers from `seed` within, as if none had been drawn after."""
+    with torch.random.fork_rng(devices=[]):  # in a process without workers the model draws from it too
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class SeededSampler(DistributedSampler):
@@ -224,7 +232,7 @@ def train_loader(
 
 
 def evaluation_images_loader(
-    evaluation_set: EvaluationSet,
+    images: Sequence[str],
     transform: Transform,
     batch_size: int,
     num_workers: int = 0,
@@ -234,10 +242,13 @@ def evaluation_images_loader(
     pin_memory: bool = False,
     load: Load = load_picture,
 ) -> DataLoader:
-    """Loader of this process's `ImageBatch`es; which pictures share a batch depends on `batch_size` alone."""
+    """Loader of this process's `ImageBatch`es of picture files.
+
+    Which pictures share a batch depends on `batch_size` alone.
+    """
     return PictureLoader(
-        _EvaluationImages(evaluation_set.images, transform, load),
-        batch_sampler=_share(range(len(evaluation_set.images)), batch_size, rank, world_size),
+        _EvaluationImages(images, transform, load),
+        batch_sampler=_share(range(len(images)), batch_size, rank, world_size),
         num_workers=num_workers,
         collate_fn=_collate_images,
         pin_memory=pin_memory,

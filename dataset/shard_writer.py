@@ -10,8 +10,10 @@ from typing import Any
 
 from webdataset.writer import TarWriter
 
+from dataset.annotations import PictureFolder
 from dataset.captions import clean_caption
-from dataset.shards import FORMAT, SUFFIXES, read_index
+from dataset.picture_files import SUFFIXES, has_picture_suffix, suffix
+from dataset.shards import FORMAT, read_index
 from utils.errors import InputError, listed
 from utils.logs import progress, write_json
 
@@ -75,7 +77,7 @@ def known_shards(index: Path) -> list[Path]:
 
 def check_suffixes(images: Iterable[str]) -> None:
     """Raise `InputError` for pictures whose names have no suffix that shards know."""
-    problems = [f"{image!r:.80}" for image in images if _suffix(Path(image)) not in SUFFIXES]
+    problems = [f"{image!r:.80}" for image in images if not has_picture_suffix(image)]
     if problems:
         known = ", ".join(SUFFIXES)
         raise InputError(f"shards hold pictures named {known} alone: {listed(problems)}; leave --shards out")
@@ -83,6 +85,7 @@ def check_suffixes(images: Iterable[str]) -> None:
 
 def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dict[str, Any]]:
     """The entries of each picture together, checked, in order of first appearance; `path` is the picture's file."""
+    pictures = PictureFolder(image_root)
     problems: list[str] = []
     samples: dict[int, dict[str, Any]] = {}
     for number, entry in enumerate(entries, 1):
@@ -90,7 +93,9 @@ def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dic
             clean_caption(entry["caption"])  # raises for a caption that training would refuse
             sample = samples.get(entry["image_id"])
             if sample is None:
-                path = _inside(image_root, entry["image"])
+                path = Path(pictures.path(entry["image"]))
+                if not has_picture_suffix(path):
+                    raise InputError(f"image {entry['image']!r} is not named as a picture ({', '.join(SUFFIXES)})")
                 said = {key: entry[key] for key in ("image", "image_id", "label", "label_name") if key in entry}
                 sample = samples[entry["image_id"]] = {"path": path, "captions": [], **said}
             if sample["image"] != entry["image"]:
@@ -107,22 +112,6 @@ def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dic
     return list(samples.values())
 
 
-def _inside(image_root: Path, image: str) -> Path:
-    """`image_root/image`; `InputError` where that lies outside, is no file or is not named as a picture."""
-    inside = Path(os.path.normpath(image))
-    if inside.is_absolute() or inside.parts[:1] == (os.pardir,):
-        raise InputError(f"image {image!r} lies outside {image_root}")
-    if not (image_root / inside).is_file():
-        raise InputError(f"image {image!r} is not in {image_root}")
-    if _suffix(inside) not in SUFFIXES:
-        raise InputError(f"image {image!r} is not named as a picture ({', '.join(SUFFIXES)})")
-    return image_root / inside
-
-
-def _suffix(file: Path) -> str:
-    return file.suffix.lower()[1:]
-
-
 def _write_tar(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> None:
     """One shard; the same samples give the same bytes."""
     beside = file.with_name(f".{file.name}.partial")
@@ -130,7 +119,7 @@ def _write_tar(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> No
         with beside.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mtime=0) as tar:
             for number, sample in numbered:
                 said = {key: value for key, value in sample.items() if key != "path"}
-                content = {"json": json.dumps(said).encode(), _suffix(sample["path"]): sample["path"].read_bytes()}
+                content = {"json": json.dumps(said).encode(), suffix(sample["path"]): sample["path"].read_bytes()}
                 tar.write({"__key__": f"{number:09d}", **content})
         os.replace(beside, file)
     finally:

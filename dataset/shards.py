@@ -16,7 +16,6 @@ from dataset.captions import clean_caption
 from utils.errors import InputError
 
 FORMAT = 1
-SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")
 _PATTERN = re.compile(r"(?P<name>.+)-(?:\{(?P<first>[0-9]{1,9})\.\.(?P<last>[0-9]{1,9})\}|(?P<only>[0-9]{1,9}))\.tar")
 _MOST_SHARDS = 1_000_000
 

@@ -16,11 +16,11 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from dataset.augmentation import RandAugment
-from utils.errors import InputError
+from dataset.picture_files import DEEP_MODES
+from utils.errors import InputError, reason
 
 Transform = Callable[[ndarray | Image.Image], Tensor]
 
-_DEEP_MODES = ("I", "F")  # more than 8 bits a channel: Pillow clips these to white instead of scaling
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
 _QUARTER_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
@@ -50,14 +50,13 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
             pass  # damaged: Pillow is the judge
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(_DEEP_MODES):
+            if image.mode.startswith(DEEP_MODES):
                 raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
             return np.array(image.convert("RGB"))
     except InputError:
         raise
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"cannot read the picture {name}: {reason}") from None
+        raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
 
 
 def _is_usual_jpeg(data: bytes) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.encoders import InstructionEncoder, freeze_all_but_last, timm_backbone
+from models.encoders import InstructionEncoder, fix_batch_norm, freeze_all_but_last, timm_backbone
 from models.start_files import VISION_HEADS
 from utils.errors import InputError
 
@@ -33,9 +33,8 @@ class SceneClassifier(nn.Module):
     def train(self, mode: bool = True) -> "SceneClassifier":
         """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
         super().train(mode)
-        for module in self.modules():
-            if self.fixed_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        if self.fixed_bn:
+            fix_batch_norm(self)
         return self
 
     def forward(self, images: Tensor) -> Tensor:

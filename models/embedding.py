@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.pir import PIR
@@ -11,13 +12,30 @@ from utils.normalisation import normalise
 
 
 @torch.inference_mode()
-def embed_images(model: PIR, batches: Iterable[tuple[Tensor, Tensor]], total: int, device: torch.device) -> Tensor:
-    """Batches of (positions `[b]`, uint8 pictures `[b, 3, H, W]`) -> `[total, D]` on every process, in order."""
-    embedded = [
-        (positions, model.encode_image(normalise(images.to(device, non_blocking=True))))
-        for positions, images in batches
-    ]
+def embed_images(
+    model: PIR,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    total: int,
+    device: torch.device,
+    *,
+    average_orientations: bool = False,
+) -> Tensor:
+    """Batches of (positions `[b]`, uint8 pictures `[b, 3, H, W]`) -> `[total, D]` on every process, in order.
+
+    average_orientations: embed each (square) picture in its eight orientations and take the mean, as a unit vector.
+    """
+    embedded = []
+    for positions, images in batches:
+        images = normalise(images.to(device, non_blocking=True))  # [b, 3, H, W]
+        views = orientations(images) if average_orientations else [images]
+        embeds = torch.stack([model.encode_image(view) for view in views])  # [1 or 8, b, D]
+        embedded.append((positions, F.normalize(embeds.mean(dim=0), dim=-1) if average_orientations else embeds[0]))
     return _in_order(embedded, total, model, device)
+
+
+def orientations(images: Tensor) -> list[Tensor]:
+    """The four quarter turns of pictures `[B, 3, S, S]` and of their mirror images."""
+    return [view.rot90(turns, (2, 3)) for view in (images, images.flip(3)) for turns in range(4)]
 
 
 @torch.inference_mode()

@@ -63,9 +63,8 @@ class VisionEncoder(PictureEncoder):
     def train(self, mode: bool = True) -> "VisionEncoder":
         """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
         super().train(mode)
-        for module in self.modules():
-            if self.fixed_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        if self.fixed_bn:
+            fix_batch_norm(self)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -189,6 +188,13 @@ def _leave_cpu_autocast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tenso
 def _return_to_cpu_autocast(module: nn.Module, *_: Any) -> None:
     if module.left_autocast:
         torch.set_autocast_enabled("cpu", True)
+
+
+def fix_batch_norm(model: nn.Module) -> None:
+    """Have batch norm use its running statistics, and keep them, until the next `train()`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def freeze_all_but_last(backbone: nn.Module, stages: int) -> None:

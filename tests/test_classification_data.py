@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.classification import SPLITS, SceneSet, read_scenes, scene_evaluation_loader, scene_train_loader
+from dataset.classification import SPLITS, SceneSet, read_scenes, scene_train_loader
+from dataset.retrieval import evaluation_images_loader
 from dataset.transforms import evaluation_transform, train_transform
 from utils.errors import InputError
 from utils.prior_config import PriorConfig
@@ -246,7 +247,7 @@ def loader(folder):
 
 
 def epoch(loader, number):
-    loader.sampler.set_epoch(number)
+    loader.set_epoch(number)
     return list(loader)
 
 
@@ -290,7 +291,7 @@ def test_evaluation_sees_every_picture_once_over_all_processes(folder, world_siz
     options = {"transform": evaluation_transform(8), "batch_size": 2, "world_size": world_size}
     seen = {}
     for rank in range(world_size):
-        for positions, images in scene_evaluation_loader(pictures, rank=rank, **options):
+        for positions, images in evaluation_images_loader([p.image for p in pictures], rank=rank, **options):
             for position, image in zip(positions.tolist(), images, strict=True):
                 assert position not in seen
                 seen[position] = int(image.float().mean())

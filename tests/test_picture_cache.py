@@ -256,7 +256,7 @@ def test_the_loaders_give_the_same_batches_from_the_cache(folder, root, pictures
         if load != load_picture:
             root.rename(root.parent / "gone")  # no file is asked for again
         loader.set_epoch(1)
-        evaluated = evaluation_images_loader(evaluation_set, evaluation_transform(16), 4, num_workers, load=load)
+        evaluated = evaluation_images_loader(evaluation_set.images, evaluation_transform(16), 4, num_workers, load=load)
         batches.append((list(loader), [batch.images.tolist() for batch in evaluated]))
     assert same(batches[0][0], batches[1][0]) and batches[0][1] == batches[1][1]
 

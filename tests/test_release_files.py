@@ -11,7 +11,8 @@ import zipfile
 import pytest
 
 import Prepare
-from dataset.release_files import PictureIndex, leads_outside
+from dataset.picture_files import leads_outside
+from dataset.release_files import PictureIndex
 from tests.small_releases import entry, make_release
 from utils.errors import InputError
 

@@ -210,6 +210,17 @@ def test_evaluating_the_best_checkpoint_gives_the_result_again(monkeypatch, fini
         assert once.keys() == twice.keys() and all(np.array_equal(once[key], twice[key]) for key in once)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_measure_sees_pictures_in_all_orientations_where_the_config_says_so(
+    monkeypatch, finished, experiment, tmp_path, averaged
+):
+    asked, embed = [], Retrieval.embed_images
+    monkeypatch.setattr(Retrieval, "embed_images", lambda *a, **options: asked.append(options) or embed(*a, **options))
+    weights = ("--evaluate", "--checkpoint", str(finished / "checkpoint_best.pth"))
+    train_here(monkeypatch, experiment, tmp_path, *weights, "--override", f"average_orientations={averaged}")
+    assert asked == [{"average_orientations": averaged}]
+
+
 def embedded(experiment: str, checkpoint: str, mask_padding: str) -> dict[str, torch.Tensor]:
     """What one of several processes gets from an evaluation."""
     config = config_from_file(experiment, [f"mask_padding={mask_padding}"])

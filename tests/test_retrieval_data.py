@@ -148,7 +148,7 @@ def test_loading_leaves_the_model_s_random_numbers_alone(loader, evaluation_set,
     expected = torch.rand(4)
     torch.manual_seed(3)
     epoch(loader(num_workers=num_workers), 0)
-    list(evaluation_images_loader(evaluation_set, evaluation_transform(16), 4, num_workers))
+    list(evaluation_images_loader(evaluation_set.images, evaluation_transform(16), 4, num_workers))
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -198,7 +198,7 @@ def test_evaluation_pictures_keep_their_batches_whatever_the_number_of_processes
         batch
         for rank in range(world_size)
         for batch in evaluation_images_loader(
-            evaluation_set, evaluation_transform(16), 4, num_workers, rank, world_size
+            evaluation_set.images, evaluation_transform(16), 4, num_workers, rank, world_size
         )
     ]
     assert sorted(batch.indices.tolist() for batch in batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -208,7 +208,7 @@ def test_evaluation_pictures_keep_their_batches_whatever_the_number_of_processes
 
 
 def test_a_process_may_have_no_evaluation_batch(evaluation_set, tokenizer):
-    assert list(evaluation_images_loader(evaluation_set, evaluation_transform(16), 10, 1, 1, 2)) == []
+    assert list(evaluation_images_loader(evaluation_set.images, evaluation_transform(16), 10, 1, 1, 2)) == []
     assert caption_batches(["w1"], tokenizer, 4, 47, group_by_length=True, rank=1, world_size=2) == []
 
 
@@ -245,10 +245,9 @@ def test_an_unreadable_picture_is_named_in_one_line(loader, records, tmp_path, n
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
     broken = [record._replace(image=str(bad)) for record in records]
-    evaluation = EvaluationSet((str(bad),), ("w1",), [0], None)
     for pictures in (
         loader(broken, num_workers=num_workers),
-        evaluation_images_loader(evaluation, evaluation_transform(16), 4, num_workers),
+        evaluation_images_loader([str(bad)], evaluation_transform(16), 4, num_workers),
     ):
         with pytest.raises(InputError, match="cannot read the picture") as told:
             list(pictures)

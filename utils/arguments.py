@@ -1,7 +1,11 @@
-"""The command line that every training has."""
+"""The command line that every training has, and how a run starts from it."""
 
 import argparse
 from pathlib import Path
+
+import torch
+
+from utils import distributed, output
 
 
 def run_parser(description: str | None) -> argparse.ArgumentParser:
@@ -19,3 +23,17 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow start files to be downloaded")
     return parser
+
+
+def start_run(args: argparse.Namespace) -> torch.device:
+    """Start this process on its device, with `--output_dir` there for all and free for what the arguments ask.
+
+    Raises InputError where it holds a run already or cannot be written.
+    """
+    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
+    device = distributed.start(args.device)
+    if distributed.is_main():
+        output.open_output(args.output_dir)
+    distributed.barrier()
+    output.wait_for_output(args.output_dir)
+    return device

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.errors import InputError, listed
-from utils.typed import apply_override, read_fields, read_json, read_yaml
+from utils.typed import read_fields, read_json, read_overridden
 
 RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
 MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are unused, as released
@@ -84,6 +84,7 @@ class Config:
     randaugment_ops: int = 2
     quarter_turns: bool = False
     num_workers: int = 4
+    average_orientations: bool = False  # the final measure sees a picture in all eight: aerial ones have no up
     k_test: int = 512  # of the released YAMLs; nothing reads it, here as there
 
     # Encoders and their starts (null: random weights)
@@ -175,10 +176,7 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
 
     Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind.
     """
-    values = read_yaml(file)
-    for override in overrides or []:
-        apply_override(values, override)
-    return config_from_dict(values)
+    return config_from_dict(read_overridden(file, overrides))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:

@@ -18,6 +18,11 @@ def listed(problems: list[str], shown: int = 5) -> str:
     return f"{count}: {'; '.join(problems[:shown])}{more}"
 
 
+def reason(error: Exception) -> str:
+    """What a library raised, kind and message, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: an `InputError` is one `error:` line and status 2."""
     try:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from utils.config import OptimizerConfig, SchedularConfig
 from utils.errors import InputError, listed
-from utils.typed import apply_override, read_fields, read_yaml
+from utils.typed import read_fields, read_overridden
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ def prior_config_from_file(file: str | Path, overrides: list[str] | None = None)
 
     Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind.
     """
-    values = read_yaml(file)
-    for override in overrides or []:
-        apply_override(values, override)
-    return prior_config_from_dict(values)
+    return prior_config_from_dict(read_overridden(file, overrides))
 
 
 def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:

@@ -57,6 +57,14 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[leaf] = value
 
 
+def read_overridden(file: str | Path, overrides: list[str] | None) -> dict[str, Any]:
+    """The values of a YAML file under `key=value` overrides, dotted for nested keys."""
+    values = read_yaml(file)
+    for override in overrides or []:
+        apply_override(values, override)
+    return values
+
+
 def read_json(file: str, key: str) -> dict[str, Any]:
     try:
         sizes = json.loads(Path(file).read_text(encoding="utf-8"))
