@@ -10,12 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import PIL
-import timm
 import torch
-import torchvision
-import transformers
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedTokenizerBase
@@ -39,6 +34,7 @@ from utils import checkpoint, distributed, output
 from utils.arguments import run_parser, start_run
 from utils.averaging import averaged
 from utils.config import Config, config_from_file, process_batch
+from utils.costs import count_parameters, peak_memory, train_seconds
 from utils.epochs import run_epochs
 from utils.errors import InputError, run_cli
 from utils.examples import draw_examples
@@ -46,6 +42,7 @@ from utils.logs import Meters, progress, say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.normalisation import normalise
 from utils.precision import bf16_used
+from utils.result_files import Measured, library_versions, write_arrays
 from utils.resume import Training
 
 
@@ -60,14 +57,6 @@ class Run(NamedTuple):
     bf16: bool
     tokenizer: PreTrainedTokenizerBase
     load: Load = load_picture  # how a picture is read: from its file, or from the cache
-
-
-class Measured(NamedTuple):
-    """An evaluation: the seven figures and the embeddings they come from."""
-
-    figures: dict[str, float]
-    image_embeds: Tensor  # [I, D]
-    text_embeds: Tensor  # [T, D]
 
 
 def main() -> None:
@@ -109,7 +98,7 @@ def main() -> None:
         best_epoch = train(run, model, loader, sets, resuming)
         load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
     measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
-    write_result(run, measured, sets["test"], best_epoch)
+    write_result(run, model, measured, sets["test"], best_epoch)
     distributed.stop()
 
 
@@ -168,7 +157,7 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         return
     if config.vision_start:
         say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
-    if config.resnet_ckpt and not config.is_baseline:
+    if config.resnet_ckpt and config.has_vir:
         say(str(load_prior_start(model.instruction_encoder.backbone, config.resnet_ckpt, download=download)))
     if config.text_encoder:
         say(str(load_text_start(model.text_encoder, config.text_encoder, download=download)))
@@ -301,7 +290,7 @@ def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet, *, average_ori
         ranks = retrieval_ranks(image_embeds, text_embeds, evaluation_set.own_image_of_text)
     except ValueError as error:
         raise InputError(f"{error}: the weights are damaged or training diverged") from None
-    return Measured(recall(*ranks), image_embeds, text_embeds)
+    return Measured(recall(*ranks), *ranks, image_embeds, text_embeds)
 
 
 def save_model(run: Run, model: PIR, name: str) -> None:
@@ -309,11 +298,28 @@ def save_model(run: Run, model: PIR, name: str) -> None:
     checkpoint.save_checkpoint(run.output_dir / name, released_state_dict(model), run.config.to_dict())
 
 
-def write_result(run: Run, measured: Measured, test_set: EvaluationSet, best_epoch: int | None) -> None:
-    """Write `result.json` and `examples.png`, and print the seven figures."""
+def write_result(run: Run, model: PIR, measured: Measured, test_set: EvaluationSet, best_epoch: int | None) -> None:
+    """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
+    memory = peak_memory(run.device)
     if not distributed.is_main():
         return
-    libraries = (torch, torchvision, timm, transformers, np, PIL)
+    write_arrays(
+        run.output_dir,
+        measured,
+        own_image_of_text=test_set.own_image_of_text,
+        names=test_set.names,
+        labels=test_set.labels,
+        label_names=test_set.label_names,
+    )
+    draw_examples(
+        run.output_dir / output.EXAMPLES,
+        images=test_set.images,
+        captions=test_set.captions,
+        own_image_of_text=test_set.own_image_of_text,
+        image_embeds=measured.image_embeds.cpu(),
+        text_embeds=measured.text_embeds.cpu(),
+        title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
+    )
     result = {
         **measured.figures,
         "split": "test",
@@ -324,19 +330,13 @@ def write_result(run: Run, measured: Measured, test_set: EvaluationSet, best_epo
         "seed": run.seed,
         "processes": distributed.world_size(),
         "batch_size": run.batch_size * distributed.world_size(),
+        "parameters": count_parameters(model),
+        "train_seconds": None if best_epoch is None else train_seconds(run.output_dir / output.LOG),
+        "peak_memory_bytes": memory,
         "config": run.config.to_dict(),
-        "versions": {library.__name__: library.__version__ for library in libraries},
+        "versions": library_versions(),
     }
     write_json(run.output_dir / output.RESULT, result)
-    draw_examples(
-        run.output_dir / output.EXAMPLES,
-        images=test_set.images,
-        captions=test_set.captions,
-        own_image_of_text=test_set.own_image_of_text,
-        image_embeds=measured.image_embeds.cpu(),
-        text_embeds=measured.text_embeds.cpu(),
-        title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
-    )
     say("test: " + ", ".join(f"{name} {value:.2f}" for name, value in measured.figures.items()))
     say(f"results in {run.output_dir}")
 

@@ -26,13 +26,16 @@ class TrainRecord(NamedTuple):
 class EvaluationSet(NamedTuple):
     """Pictures and cleaned captions in file order, the captions of a picture together.
 
-    `own_image_of_text[i]` is the position in `images` of caption i's picture; `labels` has one a picture.
+    `own_image_of_text[i]` is the position in `images` of caption i's picture; `labels`, `label_names` and `names`,
+    the pictures as the file names them, have one a picture.
     """
 
     images: tuple[str, ...]
     captions: tuple[str, ...]
     own_image_of_text: list[int]
     labels: list[int] | None
+    label_names: list[str] | None = None  # None where a picture has none
+    names: tuple[str, ...] = ()
 
 
 def read_train(
@@ -80,11 +83,15 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
     captions: list[str] = []
     own_image_of_text: list[int] = []
     labels: list[int | None] = []
+    label_names: list[str | None] = []
+    names: list[str] = []
     for number, entry in enumerate(_entries(file, caption_type=list), 1):
         try:
             cleaned = _captions(entry, max_words)
-            image = pictures.path(_field(entry, "image", str))
+            name = _field(entry, "image", str)
+            image = pictures.path(name)
             label = _field(entry, "label", int, required=False)
+            label_name = _field(entry, "label_name", str, required=False)
             if image in record_of_image:
                 raise InputError(f"image {image!r} is in record {record_of_image[image]} already")
         except InputError as problem:
@@ -94,12 +101,21 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
         record_of_image[image] = number
         captions += cleaned
         labels.append(label)
+        label_names.append(label_name)
+        names.append(name)
     if problems:
         raise InputError(listed(problems))
     known = [label for label in labels if label is not None]
     if known and len(known) < len(labels):
         raise InputError(f"{file}: {len(known)} of {len(labels)} records have a label: label all or none")
-    return EvaluationSet(tuple(record_of_image), tuple(captions), own_image_of_text, known or None)
+    return EvaluationSet(
+        tuple(record_of_image),
+        tuple(captions),
+        own_image_of_text,
+        known or None,
+        None if None in label_names else label_names,
+        tuple(names),
+    )
 
 
 class PictureFolder:

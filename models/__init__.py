@@ -39,7 +39,7 @@ def build_model(config: Config) -> PIR:
         with torch.no_grad():
             check_filter(c, vision_encoder.eval()(torch.zeros(1, 3, c.image_res, c.image_res)).shape[1])
     instruction_encoder = None
-    if not c.is_baseline:
+    if c.has_vir:
         instruction_encoder = InstructionEncoder(
             timm_backbone(c.prior_backbone, image_res=c.image_res, pooled=True),
             finetune=c.finetune_conv,

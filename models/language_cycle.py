@@ -6,10 +6,15 @@ from models.attention import AttentionUnit
 
 
 class LanguageCycle(nn.Module):
-    """Temporal-PAE: caption tokens attended in a cycle, to a correction `[B, D]`."""
+    """Temporal-PAE: caption tokens attended in a cycle, to a correction `[B, D]`.
 
-    def __init__(self, dim: int, units: int, heads: int, dropout: float) -> None:
+    cycle: each unit's cross attention is queried by the step before; False: by what its own self-attention gave, so
+    that the same parameters are plain self-attention units and the cycle's own worth can be measured.
+    """
+
+    def __init__(self, dim: int, units: int, heads: int, dropout: float, *, cycle: bool = True) -> None:
         super().__init__()
+        self.cycle = cycle
         self.mapping = nn.ModuleList(nn.Linear(dim, dim) for _ in range(units))
         self.self_attention = nn.ModuleList(AttentionUnit(dim, heads, dropout) for _ in range(units))
         self.cross_attention = nn.ModuleList(AttentionUnit(dim, heads, dropout) for _ in range(units))
@@ -21,5 +26,6 @@ class LanguageCycle(nn.Module):
             self.mapping, self.self_attention, self.cross_attention, strict=True
         ):
             attended = self_attention(tokens, tokens, mask)
-            tokens = cross_attention(attended, query=mapping(tokens), mask=mask)
+            activation = tokens if self.cycle else attended
+            tokens = cross_attention(attended, query=mapping(activation), mask=mask)
         return self.head(tokens[:, 0])

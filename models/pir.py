@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.encoder_layer import EncoderLayer
 from models.encoders import InstructionEncoder, VisionEncoder
 from models.language_cycle import LanguageCycle
 from models.losses import affiliation_loss, contrastive_loss, triplet_loss
@@ -22,6 +23,7 @@ class PIR(nn.Module):
         text_encoder: nn.Module,
         config: Config,
     ) -> None:
+        """instruction_encoder: the prior; None where the config has no VIR."""
         super().__init__()
         c, dim = config, config.embed_dim
         self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
@@ -38,24 +40,31 @@ class PIR(nn.Module):
         self.text_encoder = text_encoder
         self.vision_proj = nn.Linear(vision_encoder.width, dim)
         self.text_proj = nn.Linear(text_encoder.config.hidden_size, dim)
-        self.is_baseline = instruction_encoder is None
-        if instruction_encoder is not None:
+        self.has_vir, self.has_lca, self.use_tel = c.has_vir, c.has_lca, c.use_tel
+        if c.has_vir:
             self.instruction_encoder = instruction_encoder
             self.conv_proj = nn.Linear(instruction_encoder.width, dim)
             self.vision_instruction = VisionInstruction(dim, c.instru_num, c.filter_size, c.head, c.dropout_r)
-            self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r)
-            if c.zero_init_heads:
-                for head in (self.vision_instruction.head, self.language_cycle.head):
-                    nn.init.zeros_(head.weight)
-                    nn.init.zeros_(head.bias)
+        if c.has_lca:
+            self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r, cycle=c.lca_cycle)
+        if c.use_tel:
+            self.vision_layer = EncoderLayer(dim, c.head, c.dropout_r)
+            self.text_layer = EncoderLayer(dim, c.head, c.dropout_r)
+        if c.zero_init_heads:
+            for branch in self.children():
+                if isinstance(branch, VisionInstruction | LanguageCycle | EncoderLayer):
+                    nn.init.zeros_(branch.head.weight)
+                    nn.init.zeros_(branch.head.bias)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`."""
         tokens = self.vision_proj(self.vision_encoder(images))[:, :MAX_PICTURE_TOKENS]  # [B, 50, D]
         summary = tokens[:, 0]
-        if not self.is_baseline:
+        if self.has_vir:
             instruction = self.conv_proj(self.instruction_encoder(images)).unsqueeze(1)  # [B, 1, D]
             summary = summary + self.vision_instruction(tokens, instruction)
+        if self.use_tel:
+            summary = summary + self.vision_layer(tokens)
         return F.normalize(summary.float(), dim=-1)
 
     def encode_text(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -70,8 +79,10 @@ class PIR(nn.Module):
         seen = mask if mask is not None else torch.ones_like(ids)
         tokens = self.text_proj(self.text_encoder(ids, attention_mask=seen).last_hidden_state)  # [B, L, D]
         summary = tokens[:, 0] if self.text_summary == "first" else masked_mean(tokens, seen)
-        if not self.is_baseline:
+        if self.has_lca:
             summary = summary + self.language_cycle(tokens, mask)
+        if self.use_tel:
+            summary = summary + self.text_layer(tokens, mask)
         return F.normalize(summary.float(), dim=-1)
 
     def forward(
@@ -122,5 +133,5 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 def check_filter(config: Config, tokens: int) -> None:
     """Raise InputError where VIR would keep more tokens than the picture encoder gives."""
-    if not config.is_baseline and config.filter_size > min(tokens, MAX_PICTURE_TOKENS):
+    if config.has_vir and config.filter_size > min(tokens, MAX_PICTURE_TOKENS):
         raise InputError(f"'filter_size' {config.filter_size} is over the {tokens} picture tokens there are")

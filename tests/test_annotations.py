@@ -74,9 +74,13 @@ def test_evaluation_captions_know_their_picture(tmp_path, image_root):
     entries = [{"image": "b.jpg", "caption": ["One .", "Two ."]}, {"image": "a.jpg", "caption": ["Three"]}]
     file = write(tmp_path / "v.json", entries)
     images = (str(image_root / "b.jpg"), str(image_root / "a.jpg"))
-    assert read_evaluation(file, image_root) == EvaluationSet(images, ("one", "two", "three"), [0, 0, 1], None)
+    plain = EvaluationSet(images, ("one", "two", "three"), [0, 0, 1], None, None, ("b.jpg", "a.jpg"))
+    assert read_evaluation(file, image_root) == plain
     labelled = write(tmp_path / "l.json", [entry | {"label": 4} for entry in entries])
     assert read_evaluation(labelled, image_root).labels == [4, 4]
+    assert read_evaluation(labelled, image_root).label_names is None
+    named = write(tmp_path / "n.json", [entry | {"label_name": f"of {entry['image']}"} for entry in entries])
+    assert read_evaluation(named, image_root).label_names == ["of b.jpg", "of a.jpg"]
     half = write(tmp_path / "h.json", [entries[0], entries[1] | {"label": 4}])
     assert "1 of 2 records have a label" in told(read_evaluation, half, image_root)
 
@@ -127,6 +131,7 @@ def test_an_absolute_image_path_outside_image_root_is_refused(tmp_path, image_ro
         ({"image": "d.jpg", "caption": ["text"]}, "is not in image_root"),
         ({"image": "./a.jpg", "caption": ["text"]}, "is in record 1 already"),
         ({"image": "b.jpg", "caption": ["text"], "label": "x"}, "'label' must be a whole number"),
+        ({"image": "b.jpg", "caption": ["text"], "label_name": 5}, "'label_name' must be a string"),
     ],
 )
 def test_a_wrong_evaluation_record_is_named(tmp_path, image_root, entry, problem):

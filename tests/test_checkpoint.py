@@ -52,14 +52,16 @@ def test_a_save_that_fails_leaves_the_file_there_was(tmp_path):
 
 
 def test_overwriting_removes_a_runs_files_and_nothing_else(tmp_path):
-    for name in ("config.yaml", "log.txt", "result.json", "checkpoint_best.pth", "notes.txt"):
+    written = ("config.yaml", "log.txt", "result.json", "ranks.npz", "embeddings.npz", "checkpoint_best.pth")
+    for name in (*written, "notes.txt"):
         (tmp_path / name).write_text("x")
     output.remove_run(tmp_path, evaluate=False, weights=None)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_overwriting_an_evaluation_keeps_the_checkpoints(tmp_path):
-    for name in ("result.json", "examples.png", "checkpoint_best.pth", "log.txt"):
+    found = ("result.json", "ranks.npz", "embeddings.npz", "examples.png")
+    for name in (*found, "checkpoint_best.pth", "log.txt"):
         (tmp_path / name).write_text("x")
     output.remove_run(tmp_path, evaluate=True, weights=None)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint_best.pth", "log.txt"]

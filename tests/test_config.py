@@ -107,6 +107,7 @@ def test_a_released_yaml_runs_unchanged(released_file):
     assert (config.mask_padding, config.prior_batch_stats, config.select_on) == (False, True, "test")
     assert (config.gather_grad, config.same_class_negatives, config.center_scope) == ("local", True, "process")
     assert (config.clamp_temp, config.captions_per_image, config.scenes) == (False, 1, None)
+    assert (config.use_vir, config.use_lca, config.lca_cycle, config.use_tel) == (True, True, True, False)
 
 
 def test_a_released_yaml_holds_the_recorded_values(released_file, parity):
@@ -232,6 +233,10 @@ def test_sizes_read_from_files_are_not_taken_from_the_yaml(values):
         ({"max_tokens": 65}, "'max_tokens' 65 is over the 64 positions"),
         ({"image_res": 100}, "'image_res' 100 is no multiple of the encoder's stride 16"),
         ({"use_affil_loss": True, "use_triplet_loss": True}, "exclude each other"),
+        ({"is_baseline": True, "use_tel": True}, "is_baseline and use_tel exclude each other"),
+        ({"use_tel": True, "head": 7}, "'head' 7 does not divide 'embed_dim' 512"),
+        ({"use_vir": False, "head": 7}, "'head' 7 does not divide 'embed_dim' 512"),
+        ({"use_lca": False, "filter_size": 51}, "'filter_size' 51 is over the 50 picture tokens"),
         ({"temp1": 0}, "'temp1' is 0.0, must be above 0"),
         ({"batch_size_train": 0}, "'batch_size_train' is 0, must be at least 1"),
         ({"dropout_r": 1}, "'dropout_r' is 1.0"),
@@ -255,10 +260,29 @@ def test_impossible_sizes_are_refused_before_anything_is_built(values, changes, 
         {"use_swin": False, "patch_size": 56, "filter_size": 5},
         {"max_tokens": 64},
         {"is_baseline": True, "filter_size": 51, "head": 7},
+        {"use_vir": False, "use_lca": False, "filter_size": 51, "head": 7},
+        {"use_vir": False, "filter_size": 51},
+        {"use_tel": True, "filter_size": 51},
     ),
 )
-def test_the_largest_possible_sizes_are_taken_and_a_baseline_needs_no_heads(values, changes):
+def test_the_largest_possible_sizes_are_taken_and_what_is_off_needs_none(values, changes):
     config_from_dict(values | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "vir", "lca"),
+    (
+        ({}, True, True),
+        ({"use_vir": False}, False, True),
+        ({"use_lca": False}, True, False),
+        ({"is_baseline": True, "use_vir": True, "use_lca": True}, False, False),
+        ({"is_baseline": True, "use_vir": False}, False, False),
+        ({"use_tel": True, "use_vir": True}, False, False),
+    ),
+)
+def test_the_switches_say_which_modules_a_config_has(values, changes, vir, lca):
+    config = config_from_dict(values | changes)
+    assert (config.has_vir, config.has_lca) == (vir, lca)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 import pytest
 import timm
 import torch
+from timm.models.resnet import Bottleneck, ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vgg import VGG
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from models.encoders import (
@@ -17,7 +21,7 @@ from models.encoders import (
 )
 from tests.tiny import TEXT, captions, pictures, uniform
 from utils.errors import InputError
-from utils.normalisation import normalise
+from utils.normalisation import PICTURE_MEAN, PICTURE_STD, normalise
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +170,73 @@ def test_a_frozen_priors_statistics_drift_only_as_released(images, batch_stats):
     after = {name: buffer.clone() for name, buffer in frozen.named_buffers()}
     frozen(images)
     assert all(torch.equal(buffer, after[name]) for name, buffer in frozen.named_buffers())
+
+
+# Small members of the families that the instruction encoder is chosen from, made as timm makes the published sizes.
+FAMILIES = {
+    "resnet": lambda: ResNet(Bottleneck, [1, 1, 1, 1], channels=(8, 8, 16, 16), num_classes=0),
+    "vgg_bn": lambda: VGG([8, "M", 16, "M"], num_classes=0, mlp_ratio=1 / 64, norm_layer=nn.BatchNorm2d),
+    "vit": lambda: VisionTransformer(img_size=64, embed_dim=24, depth=2, num_heads=2, num_classes=0),
+    "swin": lambda: SwinTransformer(
+        img_size=64, window_size=4, embed_dim=12, depths=(1, 1), num_heads=(1, 2), num_classes=0
+    ),
+}
+PRIORS = (
+    ("resnet50", 2048),
+    ("resnet50.tv_in1k", 2048),
+    ("resnet101.tv_in1k", 2048),
+    ("vgg19_bn.tv_in1k", 4096),
+    ("deit_small_patch16_224.fb_in1k", 384),
+    ("swin_tiny_patch4_window7_224.ms_in1k", 768),
+    ("tf_efficientnet_lite0", 1280),
+)
+
+
+@pytest.mark.parametrize(("name", "width"), PRIORS)
+def test_a_prior_of_each_name_gives_one_vector_of_its_width(name, width):
+    with torch.device("meta"):
+        encoder = InstructionEncoder(
+            timm_backbone(name, image_res=224, pooled=True),
+            finetune=False,
+            batch_stats=False,
+            own_normalisation=InstructionEncoder.normalises(name),
+        )
+        assert encoder.eval()(torch.zeros(2, 3, 224, 224)).shape == (2, width)
+    assert encoder.width == width
+    assert encoder.own_normalisation == (name != "resnet50")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_frozen_prior_of_each_family_gives_its_pooled_features(images, family):
+    torch.manual_seed(0)
+    encoder = InstructionEncoder(FAMILIES[family](), finetune=False, batch_stats=False).train()
+    leaf, before = images.clone().requires_grad_(), [b.clone() for b in encoder.buffers()]
+    pooled = encoder(leaf)
+    assert pooled.shape == (3, encoder.width) and not pooled.requires_grad
+    backbone = encoder.backbone
+    torch.testing.assert_close(pooled, backbone.forward_head(backbone.forward_features(images), pre_logits=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder.buffers(), strict=True))
+    assert (pooled[0] - pooled[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_of_a_fine_tuned_prior_of_each_family_gets_a_gradient(images, family):
+    torch.manual_seed(0)
+    encoder = InstructionEncoder(FAMILIES[family](), finetune=True, batch_stats=False).train()
+    encoder(images).square().sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", [name for name, _ in PRIORS])
+def test_a_prior_sees_the_normalisation_of_its_weights_and_the_released_one_clips(name):
+    with torch.device("meta"):
+        backbone = timm_backbone(name, image_res=64, pooled=True)
+    own = InstructionEncoder.normalises(name)
+    raw = (128 * (uniform("raw", (2, 3, 8, 8)) + 1)).to(torch.uint8)
+    encoder = InstructionEncoder(backbone, finetune=False, batch_stats=False, own_normalisation=own)
+    keys = backbone.pretrained_cfg if own else {"mean": PICTURE_MEAN, "std": PICTURE_STD}
+    mean, std = (torch.tensor(keys[key])[:, None, None] for key in ("mean", "std"))
+    torch.testing.assert_close(encoder.prepared(normalise(raw)), (raw / 255 - mean) / std, atol=1e-5, rtol=1e-5)
 
 
 # ---- captions ----

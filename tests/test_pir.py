@@ -1,16 +1,36 @@
 """PIR: what an embedding is made of, and what each switch of the model changes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from models import build_model, pir
-from models.losses import affiliation_loss, contrastive_loss, triplet_loss
+from models.losses import affiliation_loss, contrastive_loss, total_loss, triplet_loss
 from models.vision_instruction import most_believed
+from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
+from tests.tiny import tiny_config as tiny_config_in
+from utils import distributed
 from utils.errors import InputError
 
 LABEL, IDX = torch.tensor([0, 1, 0, 2]), torch.tensor([5, 5, 7, 9])
+
+
+# Every choice of modules: what differs from the small PIR.
+MODULES = {
+    "pir": {},
+    "without vir": {"use_vir": False},
+    "without lca": {"use_lca": False},
+    "neither": {"use_vir": False, "use_lca": False},
+    "baseline": {"is_baseline": True},
+    "tel": {"use_tel": True},
+    "no cycle": {"lca_cycle": False},
+    "no cycle without vir": {"lca_cycle": False, "use_vir": False},
+}
+CHOICES = pytest.mark.parametrize("modules", MODULES.values(), ids=MODULES)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +76,6 @@ def test_a_captions_summary_can_be_the_mean_of_its_tokens_without_padding(tiny_c
         tokens = baseline.text_proj(baseline.text_encoder(ids).last_hidden_state)  # [B, L, D]
         wanted = F.normalize(tokens.mean(dim=1), dim=1)
         torch.testing.assert_close(baseline.encode_text(padded, mask), wanted)
-
-
-def test_heads_that_start_at_zero_leave_the_summary_alone(tiny_config, images, ids):
-    torch.manual_seed(0)
-    model = build_model(tiny_config(zero_init_heads=True)).eval()
-    with torch.no_grad():
-        picture = model.vision_proj(model.vision_encoder(images)[:, 0])
-        caption = model.text_proj(model.text_encoder(ids).last_hidden_state[:, 0])
-        torch.testing.assert_close(model.encode_image(images), F.normalize(picture, dim=1))
-        torch.testing.assert_close(model.encode_text(ids), F.normalize(caption, dim=1))
 
 
 def test_the_filter_keeps_the_tokens_nearest_the_instruction_in_falling_order():
@@ -117,6 +127,120 @@ def test_a_timm_backbone_with_fewer_tokens_than_the_filter_keeps_is_refused(tiny
     with pytest.raises(InputError, match="'filter_size' 18 is over the 17 picture tokens"):
         build_model(config)
     build_model(tiny_config(vision_config=str(sizes), filter_size=17))
+
+
+# ---- modules on and off ----
+
+
+def summaries(model, images, ids):
+    """The projected first tokens of pictures and captions, which every embedding builds on."""
+    picture = model.vision_proj(model.vision_encoder(images)[:, 0])
+    return picture, model.text_proj(model.text_encoder(ids).last_hidden_state[:, 0])
+
+
+def test_a_side_without_its_module_is_its_summary_and_the_other_is_as_before(tiny_config, model, images, ids):
+    without_vir, without_lca = (tiny_model(tiny_config(**{key: False})) for key in ("use_vir", "use_lca"))
+    assert not any("conv" in n or "instruction" in n for n in without_vir.state_dict())
+    assert not any("cycle" in n for n in without_lca.state_dict())
+    with torch.no_grad():
+        picture, caption = summaries(model, images, ids)
+        torch.testing.assert_close(without_vir.encode_image(images), F.normalize(picture, dim=1))
+        torch.testing.assert_close(without_lca.encode_text(ids), F.normalize(caption, dim=1))
+        torch.testing.assert_close(without_vir.encode_text(ids), model.encode_text(ids))
+        torch.testing.assert_close(without_lca.encode_image(images), model.encode_image(images))
+
+
+@pytest.mark.parametrize("values", ({"use_vir": False, "use_lca": False}, {"is_baseline": True, "use_lca": False}))
+def test_both_modules_off_are_the_baseline(tiny_config, images, ids, values):
+    baseline, same = tiny_model(tiny_config(is_baseline=True)), tiny_model(tiny_config(**values))
+    assert same.state_dict().keys() == baseline.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(same.encode_image(images), baseline.encode_image(images))
+        assert torch.equal(same.encode_text(ids), baseline.encode_text(ids))
+
+
+@pytest.mark.parametrize("ignored", ({}, {"use_vir": False, "use_lca": False}))
+def test_tel_adds_what_one_plain_encoder_layer_makes_of_the_tokens(tiny_config, images, ids, ignored):
+    model = tiny_model(tiny_config(use_tel=True, **ignored))
+    assert not any("conv" in n or "instruction" in n or "cycle" in n for n in model.state_dict())
+    sides = (
+        (model.vision_layer, model.vision_proj(model.vision_encoder(images)), model.encode_image(images)),
+        (model.text_layer, model.text_proj(model.text_encoder(ids).last_hidden_state), model.encode_text(ids)),
+    )
+    for branch, tokens, embeds in sides:
+        wanted = tokens[:, 0] + branch.head(post_norm_layer(branch.layer, tokens)[:, 0])
+        torch.testing.assert_close(embeds, F.normalize(wanted, dim=1))
+        assert not torch.allclose(embeds, F.normalize(tokens[:, 0], dim=1), atol=1e-2)
+
+
+def post_norm_layer(layer, x):
+    """Attention is All You Need's encoder layer, written out."""
+    attended, _ = layer.self_attn(x, x, x, need_weights=False)
+    x = layer.norm1(x + attended)
+    return layer.norm2(x + layer.linear2(F.relu(layer.linear1(x))))
+
+
+def test_a_tel_looks_at_no_padding_with_mask_padding(tiny_config, ids):
+    model = tiny_model(tiny_config(use_tel=True, mask_padding=True))
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_text(padded(ids)), model.encode_text(ids), atol=1e-6, rtol=0)
+
+
+def test_without_its_cycle_lca_is_queried_by_its_own_attended_tokens(tiny_config, model, ids):
+    plain = tiny_model(tiny_config(lca_cycle=False))
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    cycle = plain.language_cycle
+    with torch.no_grad():
+        assert not torch.allclose(plain.encode_text(ids), model.encode_text(ids), atol=1e-3)
+        start = tokens = plain.text_proj(plain.text_encoder(ids).last_hidden_state)
+        for mapping, attend, cross in zip(cycle.mapping, cycle.self_attention, cycle.cross_attention, strict=True):
+            attended = attend(tokens, tokens)
+            tokens = cross(attended, query=mapping(attended))
+        wanted = start[:, 0] + cycle.head(tokens[:, 0])
+        torch.testing.assert_close(plain.encode_text(ids), F.normalize(wanted, dim=1))
+
+
+@CHOICES
+@pytest.mark.parametrize("tuned", (False, True), ids=("frozen prior", "tuned prior"))
+def test_every_trained_parameter_gets_a_gradient(tiny_config, images, ids, modules, tuned):
+    """DistributedDataParallel waits for all of them, for ever or with an error."""
+    model = tiny_model(tiny_config(finetune_conv=tuned, prior_backbone="resnet10t", **modules))
+    total_loss(model(images, ids, idx=IDX, label=LABEL), 1.0).backward()
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) > 50 and {"temp", "temp2"} <= set(trained)
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def parallel_losses(folder):
+    """The loss of a second step in parallel of every choice of modules: torch tells there of unused parameters."""
+    own = Path(folder) / str(distributed.rank())
+    own.mkdir()
+    given, second = (pictures(4, 112), captions(4, 12)), {}
+    for name, modules in MODULES.items():
+        torch.manual_seed(0)
+        model = without_dropout(build_model(tiny_config_in(own, prior_backbone="resnet10t", **modules)))
+        parallel = DistributedDataParallel(model)
+        for _ in range(2):
+            loss = total_loss(parallel(*given, idx=IDX, label=LABEL), 1.0)
+            loss.backward()
+        second[name] = loss.detach()
+    return second
+
+
+def test_two_processes_train_every_choice_of_modules_in_parallel(tmp_path):
+    one, other = run_on_processes(2, parallel_losses, str(tmp_path))
+    assert one.keys() == other.keys() == MODULES.keys()
+    assert all(torch.equal(one[name], other[name]) and one[name].isfinite() for name in MODULES)
+
+
+@CHOICES
+def test_heads_that_start_at_zero_leave_the_summary_alone(tiny_config, images, ids, modules):
+    torch.manual_seed(0)
+    model = build_model(tiny_config(zero_init_heads=True, **modules)).eval()
+    with torch.no_grad():
+        picture, caption = summaries(model, images, ids)
+        torch.testing.assert_close(model.encode_image(images), F.normalize(picture, dim=1))
+        torch.testing.assert_close(model.encode_text(ids), F.normalize(caption, dim=1))
 
 
 # ---- mask_padding ----

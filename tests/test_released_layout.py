@@ -155,3 +155,39 @@ def test_a_baselines_checkpoint_does_not_fill_a_pir(filled, tiny_config):
         load_released(filled[0], released_state_dict(baseline))
     with pytest.raises(InputError, match="unexpected, first 'conv_encoder"):
         load_released(baseline, filled[1])
+
+
+@pytest.mark.parametrize(
+    ("off", "gone"),
+    (
+        ("use_vir", ("conv_encoder.", "conv_proj.", "img_sa.", "img_ca.", "mapping_img.", "head_img.")),
+        ("use_lca", ("txt_sa.", "txt_ca.", "mapping_txt.", "head_txt.")),
+    ),
+)
+def test_what_remains_without_a_module_keeps_its_released_name(filled, tiny_config, off, gone):
+    model = tiny_model(tiny_config(**{off: False}))
+    whole, state = filled[1], released_state_dict(model)
+    assert all(any(name.startswith(part) for name in whole) for part in gone)
+    assert state.keys() == {name for name in whole if not name.startswith(gone)}
+    load_released(model, {name: tensor for name, tensor in whole.items() if name in state})
+    with pytest.raises(InputError, match=f"unexpected, first '({'|'.join(gone)})"):
+        load_released(model, whole)
+
+
+@pytest.mark.parametrize("values", ({"use_tel": True}, {"lca_cycle": False}, {"use_vir": False, "use_lca": False}))
+def test_every_choice_of_modules_loads_what_it_wrote(tiny_config, values):
+    torch.manual_seed(1)
+    written, read = (build_model(tiny_config(**values)).eval() for _ in range(2))
+    count = len(read.state_dict())
+    state = released_state_dict(written)
+    assert load_released(read, state) == f"{count} of {count} tensors"
+    images, ids = pictures(2, 112), captions(2, 8)
+    with torch.no_grad():
+        assert torch.equal(read.encode_image(images), written.encode_image(images))
+        assert torch.equal(read.encode_text(ids), written.encode_text(ids))
+
+
+def test_a_cycle_switched_off_takes_the_same_weights(filled, tiny_config):
+    model = build_model(tiny_config(lca_cycle=False))
+    load_released(model, filled[1])
+    assert released_state_dict(model).keys() == filled[1].keys()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -26,6 +27,8 @@ from utils import distributed, output
 from utils.checkpoint import read_checkpoint
 from utils.config import config_from_file
 from utils.errors import InputError
+from utils.metrics import image_ranks
+from utils.result_files import Measured, write_arrays
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean"]
@@ -111,6 +114,78 @@ def test_two_processes_train_to_a_result(finished):
         assert min(picture.size) > 300
 
 
+def arrays(file):
+    """The arrays of a file, read as an untrusted one."""
+    with np.load(file, allow_pickle=False) as content:
+        return dict(content)
+
+
+def test_a_result_tells_what_the_run_cost(finished, experiment):
+    result = json.loads((finished / "result.json").read_text())
+    model = build_model(config_from_file(experiment))
+    prior = sum(p.numel() for p in model.instruction_encoder.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    assert result["parameters"] == {"total": total, "trained": total - prior}
+    lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
+    assert result["train_seconds"] == pytest.approx(sum(line["train_seconds"] for line in lines), abs=0.01)
+    assert result["train_seconds"] > 0
+    assert 50 * 2**20 < result["peak_memory_bytes"] < 8 * 2**30
+
+
+def test_the_ranks_written_give_the_figures(finished, experiment):
+    result, ranks = json.loads((finished / "result.json").read_text()), arrays(finished / "ranks.npz")
+    for side, name in (("txt", "image_to_text"), ("img", "text_to_image")):
+        for k in (1, 5, 10):
+            assert result[f"{side}_r{k}"] == pytest.approx(100 * (ranks[name] < k).mean(), abs=0.006)
+    test_set = read_evaluation(config_from_file(experiment).test_file, experiment.parent / "scenes")
+    assert ranks["own_image_of_text"].tolist() == test_set.own_image_of_text
+    assert {name: values.dtype.str for name, values in ranks.items() if name != "images"} == {
+        "image_to_text": "<i4",
+        "text_to_image": "<i4",
+        "own_image_of_text": "<i4",
+    }
+
+
+def test_the_embeddings_written_are_those_of_the_pictures_and_scenes_named(finished, experiment):
+    embeddings, ranks = arrays(finished / "embeddings.npz"), arrays(finished / "ranks.npz")
+    entries = json.loads((experiment.parent / "scenes/scenes_test.json").read_text())
+    assert embeddings["images"].tolist() == ranks["images"].tolist() == [entry["image"] for entry in entries]
+    assert embeddings["label"].tolist() == [entry["label"] for entry in entries]
+    assert embeddings["label_name"].tolist() == [entry["label_name"] for entry in entries]
+    images, texts = (embeddings[f"{side}_embeds"] for side in ("image", "text"))
+    assert (images.shape, texts.shape, images.dtype) == ((13, 32), (65, 32), np.float16)
+    scores = torch.from_numpy(texts.astype(np.float32) @ images.astype(np.float32).T)
+    own = torch.from_numpy(embeddings["own_image_of_text"]).long()
+    # Half precision may swap near neighbours.
+    assert (image_ranks(scores, own) - torch.from_numpy(ranks["text_to_image"])).abs().max() <= 1
+
+
+def test_what_a_run_leaves_is_written_before_the_result_that_vouches_for_it(
+    monkeypatch, finished, experiment, tmp_path
+):
+    def full(*_, **__):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="full"):
+        train_here(
+            monkeypatch, experiment, tmp_path, "--evaluate", "--checkpoint", str(finished / "checkpoint_best.pth")
+        )
+    assert not {"result.json", "ranks.npz"} & {file.name for file in tmp_path.iterdir()}
+
+
+def test_scenes_are_left_out_of_the_embeddings_where_a_set_names_none(tmp_path):
+    ranks, embeds = torch.zeros(2, dtype=torch.long), torch.ones(2, 3)
+    measured = Measured({}, ranks, ranks, embeds, embeds)
+    write_arrays(
+        tmp_path, measured, own_image_of_text=[0, 1], names=["a é.jpg", "b.jpg"], labels=None, label_names=None
+    )
+    written = arrays(tmp_path / "embeddings.npz")
+    assert written.keys() == {"image_embeds", "text_embeds", "own_image_of_text", "images"}
+    assert written["images"].tolist() == ["a é.jpg", "b.jpg"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["embeddings.npz", "ranks.npz"]
+
+
 def test_the_config_written_gives_the_same_config(finished, experiment):
     assert config_from_file(finished / "config.yaml") == config_from_file(experiment)
 
@@ -129,6 +204,10 @@ def test_evaluating_the_best_checkpoint_gives_the_result_again(monkeypatch, fini
     train_here(monkeypatch, experiment, tmp_path, "--evaluate", "--checkpoint", str(finished / "checkpoint_best.pth"))
     again, before = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path, finished))
     assert {name: again[name] for name in FIGURES} == {name: before[name] for name in FIGURES}
+    assert again["train_seconds"] is None and again["parameters"] == before["parameters"]
+    for name in ("ranks.npz", "embeddings.npz"):
+        once, twice = arrays(finished / name), arrays(tmp_path / name)
+        assert once.keys() == twice.keys() and all(np.array_equal(once[key], twice[key]) for key in once)
 
 
 @pytest.mark.parametrize("averaged", [True, False])
@@ -189,6 +268,10 @@ def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(monkeypat
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     lines = [json.loads(line) for line in (tmp_path / "cut/log.txt").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
+    seconds = json.loads((tmp_path / "cut/result.json").read_text())["train_seconds"]
+    assert seconds == pytest.approx(
+        sum(line["train_seconds"] for line in lines), abs=0.01
+    )  # before the cut and after it
 
 
 @pytest.fixture(scope="module")

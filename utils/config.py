@@ -103,7 +103,11 @@ class Config:
     tokenizer: str | None = None  # a folder with a vocabulary; null: that of text_encoder
 
     # Heads
-    is_baseline: bool = False
+    is_baseline: bool = False  # neither VIR nor LCA, whatever the next two say
+    use_vir: bool = True
+    use_lca: bool = True
+    lca_cycle: bool = True  # False: LCA's units are not activated by the step before, only by their own attention
+    use_tel: bool = False  # a plain transformer encoder layer on each side, in place of VIR and LCA
     embed_dim: int = 512
     filter_size: int = 40
     instru_num: int = 2
@@ -143,6 +147,16 @@ class Config:
         read_from_files = ("vision_sizes", "text_sizes")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in read_from_files}
         return {name: _plain(value) for name, value in values.items()}
+
+    @property
+    def has_vir(self) -> bool:
+        """Whether the picture side has Vision Instruction Representation, and with it a prior."""
+        return self.use_vir and not (self.is_baseline or self.use_tel)
+
+    @property
+    def has_lca(self) -> bool:
+        """Whether the text side has Language Cycle Attention."""
+        return self.use_lca and not (self.is_baseline or self.use_tel)
 
     @property
     def tokenizer_folder(self) -> str | None:
@@ -242,7 +256,9 @@ def _impossible(c: Config) -> list[str]:
         problems.append("'num_workers' and 'randaugment_ops' must be at least 0")
     if c.optimizer.lr <= 0 or c.schedular.epochs < 1 or c.schedular.num_warmup_steps < 0:
         problems.append("'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0")
-    if not c.is_baseline and c.embed_dim % c.head:
+    if c.is_baseline and c.use_tel:
+        problems.append("is_baseline and use_tel exclude each other; set one of them to False")
+    if (c.has_vir or c.has_lca or c.use_tel) and c.embed_dim % c.head:
         problems.append(f"'head' {c.head} does not divide 'embed_dim' {c.embed_dim}; choose heads that do")
     return problems + _impossible_text(c) + _impossible_pictures(c)
 
@@ -289,6 +305,6 @@ def _impossible_pictures(c: Config) -> list[str]:
     if c.image_res % stride:
         return [f"'image_res' {c.image_res} is no multiple of the encoder's stride {stride}"]
     tokens = min(1 + (c.image_res // stride) ** 2, MAX_PICTURE_TOKENS)
-    if not c.is_baseline and c.filter_size > tokens:
+    if c.has_vir and c.filter_size > tokens:
         return [f"'filter_size' {c.filter_size} is over the {tokens} picture tokens there are"]
     return []

@@ -11,10 +11,14 @@ PRIOR = "prior.pth"
 CONFIG = "config.yaml"
 LOG = "log.txt"
 RESULT = "result.json"
+RANKS = "ranks.npz"
+EMBEDDINGS = "embeddings.npz"
 EXAMPLES = "examples.png"
 CONFUSION = "confusion.png"
 RESUME = "resume.pth"
 CURVES = "tensorboard"
+
+OF_EVALUATION = (RESULT, RANKS, EMBEDDINGS, EXAMPLES, CONFUSION)
 
 SHARED_SECONDS = 30.0
 
@@ -55,7 +59,7 @@ def wait_for_output(folder: Path) -> None:
 
 
 def remove_run(folder: Path, *, evaluate: bool, weights: str | None) -> None:
-    """Remove the files of the run in the folder (an evaluation's: its result alone).
+    """Remove the files of the run in the folder (an evaluation's: what it found alone).
 
     Raises InputError, with nothing removed, where `weights`, which this run starts from, are among them.
     """
@@ -68,7 +72,7 @@ def remove_run(folder: Path, *, evaluate: bool, weights: str | None) -> None:
 
 def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
     if evaluate:
-        return [file for name in (RESULT, EXAMPLES, CONFUSION) if (file := folder / name).exists()]
-    named = [folder / name for name in (CONFIG, LOG, RESULT, EXAMPLES, CONFUSION, RESUME, PRIOR)]
+        return [file for name in OF_EVALUATION if (file := folder / name).exists()]
+    named = [folder / name for name in (CONFIG, LOG, *OF_EVALUATION, RESUME, PRIOR)]
     curves = sorted((folder / CURVES).glob("events.*"))
     return [file for file in named if file.exists()] + sorted(folder.glob("checkpoint_*.pth")) + curves
