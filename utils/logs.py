@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from utils import distributed
 from utils.errors import InputError
+from utils.files import write_whole
 
 T = TypeVar("T")
 _BAR_SECONDS = 0.2  # between two looks at the figures, which may wait for the GPU
@@ -97,18 +98,12 @@ def truncate_log(file: Path, epochs: int) -> None:
             raise InputError(f"{file} line {number} is no JSON line with an epoch; mend or remove it") from None
         if epoch < epochs:
             kept.append(line + b"\n")
-    _write_whole(file, b"".join(kept))
+    write_whole(file, b"".join(kept))
 
 
 def write_json(file: Path, values: Any) -> None:
     """Write `values` as JSON, whole or not at all."""
-    _write_whole(file, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    beside = file.with_name(file.name + ".partial")
-    beside.write_bytes(content)
-    os.replace(beside, file)
+    write_whole(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 class Curves:
