@@ -67,7 +67,7 @@ def evaluate_released(folder: Path, output_dir: Path, dist: str, overrides: list
             stopped = code
             break
         if code:
-            failed[checkpoint.name] = f"exit code {code}, its reason stands above"
+            failed[checkpoint.name] = f"exit code {code}, the run printed its reason"
     if not dry_run:
         report(checkpoints, output_dir, dist, overrides, failed)
     for name, problem in failed.items():
