@@ -49,7 +49,7 @@ def write_report(folder: Path, rows: Sequence[Row], notes: Sequence[str]) -> Non
         "its test set, not by its folder's name; where these fit no row, no published number stands beside it. "
         "Difference: measured minus published.",
     )
-    told = [f"{row.name}: {row.problem or row.match.note}" for row in rows if row.problem or row.match.note]
+    told = [f"{row.name}: {_remark(row)}" for row in rows if _remark(row)]
     lines = [line for row in rows for line in _lines(row)]
     commands = [row.command for row in rows]
     curves = folder / CURVES
@@ -74,6 +74,11 @@ def write_report(folder: Path, rows: Sequence[Row], notes: Sequence[str]) -> Non
         commands=commands,
     )
     write_whole(folder / "released.html", page.encode())
+
+
+def _remark(row: Row) -> str:
+    """Why a checkpoint is not measured, or why no published number stands beside it."""
+    return row.problem or (f"no published number: {row.match.note}" if row.match.note else "")
 
 
 def _lines(row: Row) -> list[Line]:
@@ -120,5 +125,5 @@ def _csv(rows: Sequence[Row], source: str) -> str:
         match = row.match
         figures = [(given or {}).get(name, "") for given in (row.measured, match.figures) for name in FIGURES]
         stated = source if match.figures else ""
-        table.writerow([row.name, match.dataset, match.method, *figures, stated, row.problem or match.note])
+        table.writerow([row.name, match.dataset, match.method, *figures, stated, _remark(row)])
     return text.getvalue()

@@ -30,7 +30,7 @@ class TrainingLog:
 
     means: Mapping[str, Curve]  # split -> mean recall, percent
     losses: Mapping[str, Curve]  # loss -> its mean over the epoch
-    skipped: int  # lines that are no JSON of an epoch, as the released code's last one
+    skipped: int  # lines that are no JSON of an epoch
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class LogToDraw:
 def read_log(file: Path) -> TrainingLog:
     """Read a JSON line an epoch: `{split}_r_mean`, or the six figures it is the mean of, and whatever has `loss` in it.
 
-    Numbers may be written as text, as the released code does; other keys are left aside, and so are lines that are
-    no JSON. A line without `epoch` counts as the one after the line before.
+    Numbers may be written as text; other keys are left aside, and so are lines that are no JSON. A line without
+    `epoch` counts as the one after the line before.
     """
     means: dict[str, dict[int, float]] = defaultdict(dict)
     losses: dict[str, dict[int, float]] = defaultdict(dict)

@@ -59,7 +59,7 @@ optimizer: {{opt: adamW, lr: 6e-5, weight_decay: 0.01, lr_mult: 2}}
 
 
 def write_checkpoint(folder: Path, text: str) -> None:
-    """A folder as the released training wrote it: its config by ruamel.yaml, in the weights' file, too."""
+    """A folder in the released layout, its config as ruamel.yaml reads and writes it, in the weights' file, too."""
     folder.mkdir(parents=True)
     config = YAML().load(text)
     YAML().dump(config, folder / "config.yaml")

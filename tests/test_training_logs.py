@@ -7,7 +7,7 @@ from PIL import Image
 from study.training_logs import LogToDraw, draw_logs, read_log
 
 
-def test_a_released_log_is_read(tmp_path):
+def test_a_log_of_other_keys_and_lines_is_read(tmp_path):
     lines = [
         {"train_lr": "0.00001", "train_loss_contr": "4.1234", "train_loss_affil": "3.5", "test_r_mean": 20.51},
         {"train_loss_contr": "3.5", "loss": float("nan"), "note": "loss", "epoch": 1, "test_r_mean": 21, "x": [1]},

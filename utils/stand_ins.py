@@ -1,9 +1,8 @@
-"""Stand-ins for the objects that old checkpoints hold beside their tensors: a config as a YAML library read it.
+"""Stand-ins for the objects that old checkpoints hold beside their tensors: a config as ruamel.yaml read it.
 
-The released code read its YAML with ruamel.yaml and saved what it got; figures may be numpy's. A pickle names the
-classes of its objects, and to make one is to run that class's code. torch.load is given these in their place: they
-keep what a config is made of (keys, items, numbers, text) and run nothing, neither from the file nor of ruamel or
-numpy, which need not be installed.
+ruamel's reader keeps comments, in classes of its own; figures may be numpy's. A pickle names the classes of its
+objects, and to make one is to run that class's code. torch.load is given these in their place: they keep what a config
+is made of (keys, items, numbers, text) and run nothing, neither from the file nor of ruamel or numpy.
 """
 
 from collections import Counter
