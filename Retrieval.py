@@ -104,16 +104,21 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = run_parser(__doc__)
+    parser = run_parser(__doc__, config_required=False)
     add = parser.add_argument
-    add("--checkpoint", help="trained weights to evaluate, or to start from")
+    add("--checkpoint", help="trained weights to evaluate, with a folder its best by its config; or to start from")
     add("--load_ckpt_from", help="pre-trained weights to start from")
     add("--cache", type=Path, metavar="DIR", help="keep the pictures decoded there, where every process can read them")
     args = parser.parse_args()
     if args.evaluate and not args.checkpoint:
-        raise InputError("--evaluate needs weights: give --checkpoint FILE")
+        raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")
     if args.checkpoint and args.load_ckpt_from:
         raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
+    if args.evaluate:
+        args.config = args.config or output.config_in(args.checkpoint)
+    if not args.config:
+        raise InputError("--config FILE is missing; only --evaluate on a published folder brings its own")
+    args.checkpoint, args.load_ckpt_from = output.weights_in(args.checkpoint), output.weights_in(args.load_ckpt_from)
     return args
 
 

@@ -18,7 +18,7 @@ from utils.launch import (
     shell_line,
     unused_port,
 )
-from utils.output import check_output
+from utils.output import check_output, config_in, weights_in
 from utils.prior_config import prior_config_from_file
 
 ROOT = Path(__file__).resolve().parent
@@ -89,7 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--task", required=True, help=f"the experiment: {', '.join(TASKS)}")
     add("--dist", default="auto", help="the cards of this machine to use, a preset below (default: auto)")
-    add("--config", help="config file (default: the task's)")
+    add("--config", help="config file (default: that of a folder to evaluate, else the task's)")
     add("--output_dir", help="folder of the results (default: outputs/TASK)")
     add(
         "--bs",
@@ -97,7 +97,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="global batch, over all processes (default, and -1: the config's, per process)",
     )
     add("--seed", type=int, default=42, help="seed of the random numbers (default: 42)")
-    add("--checkpoint", help="trained weights to evaluate, or to start from")
+    add("--checkpoint", help="trained weights to evaluate (a folder: its best, by its own config), or to start from")
     add("--load_ckpt_from", help="pre-trained weights to start from")
     add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
     add(
@@ -125,13 +125,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     args.output_dir = args.output_dir or f"outputs/{args.task}"
     args.bs = None if args.bs == -1 else args.bs
+    if not trains_prior(args.task):
+        if args.evaluate:
+            args.config = args.config or config_in(args.checkpoint)
+        args.checkpoint, args.load_ckpt_from = weights_in(args.checkpoint), weights_in(args.load_ckpt_from)
     if args.master_port is None:
         args.master_port = unused_port() if args.nnodes == 1 else MULTI_MACHINE_PORT
     return args
 
 
 def config_file(args: argparse.Namespace) -> Path:
-    """The config asked for, or else the task's own, beside this file."""
+    """The config asked for or brought by a folder to evaluate, or else the task's own, beside this file."""
     if args.task not in TASKS:
         raise InputError(f"unknown --task {args.task!r}: {choices(args.task, tuple(TASKS))}")
     return Path(args.config) if args.config else ROOT / TASKS[args.task]
@@ -155,7 +159,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not 0 < args.master_port < 65536:
         raise InputError(f"--master_port {args.master_port} is not a port: give 1 to 65535")
     if args.evaluate and not args.checkpoint:
-        raise InputError("--evaluate needs weights: give --checkpoint FILE")
+        raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")
     if args.checkpoint and args.load_ckpt_from:
         raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
     if trains_prior(args.task) and (args.load_ckpt_from or (args.checkpoint and not args.evaluate)):

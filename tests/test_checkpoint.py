@@ -1,13 +1,25 @@
 """Files of torch.save and the output folder."""
 
+import argparse
+import os
 import pickle
+import shlex
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarfloat import ScalarFloat
 
 from utils import output
 from utils.checkpoint import read_checkpoint, read_torch_file, save
 from utils.errors import InputError
+from utils.typed import read_yaml
 
 
 class Harmful:
@@ -21,6 +33,95 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path):
     torch.save({"model": {}, "config": Harmful()}, tmp_path / "harmful.pth")
     with pytest.raises(InputError, match="nothing of it was run"):
         read_torch_file(tmp_path / "harmful.pth")
+
+
+class Command:
+    """Runs a shell command when it is unpickled."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        return (os.system, (self.text,))
+
+
+RELEASED_YAML = Path(__file__).parents[1] / "configs/Retrieval_rsicd.yaml"
+ODD_YAML = """\
+a: 'single'  # a comment
+b: "double"
+c: 0x1F
+d: [1, 2.50, 6E-5, 1_000]
+e: |
+  kept lines
+f: &anchor True
+g: {inner: {lr: 6e-5}, list: [{x: 1}]}
+h: *anchor
+i: !!omap [x: 1]
+j: !tag {x: 1}
+"""
+ODD = {
+    **{"a": "single", "b": "double", "c": 31, "d": [1, 2.5, 6e-5, 1000], "e": "kept lines\n", "f": True},
+    **{"g": {"inner": {"lr": 6e-5}, "list": [{"x": 1}]}, "h": True, "i": {"x": 1}, "j": {"x": 1}},
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])  # torch.save's format, and that of before 2020
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [(RELEASED_YAML.read_text(), read_yaml(RELEASED_YAML)), (ODD_YAML, ODD)],
+    ids=["released", "odd"],
+)
+def test_a_config_as_ruamel_read_it_does_not_hinder_loading(tmp_path, text, values, zipped):
+    reader = YAML()
+    reader.preserve_quotes = True
+    config = reader.load(text)
+    assert type(config) is CommentedMap
+    content = {"model": OrderedDict(a=torch.arange(3.0)), "config": config}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_checkpoint(tmp_path / "old.pth")["a"], torch.arange(3.0))
+    assert read_torch_file(tmp_path / "old.pth")["config"] == values
+
+
+def test_nothing_of_ruamel_is_made_or_run_from_a_checkpoint(monkeypatch, tmp_path):
+    torch.save({"model": {"a": torch.ones(2)}, "config": YAML().load(RELEASED_YAML)}, tmp_path / "old.pth")
+    for kind in (CommentedMap, ScalarFloat):
+        monkeypatch.setattr(kind, "__new__", lambda *given, **named: pytest.fail("ruamel's code was run"))
+    assert type(read_torch_file(tmp_path / "old.pth")["config"]["optimizer"]["lr"]).__module__ == "utils.stand_ins"
+
+
+def test_numpys_numbers_beside_the_tensors_are_left_aside(tmp_path):
+    torch.save({"model": {"a": torch.ones(2)}, "best": np.float64(24.46), "epoch": np.int64(9)}, tmp_path / "old.pth")
+    assert torch.equal(read_checkpoint(tmp_path / "old.pth")["a"], torch.ones(2))
+
+
+def test_a_number_in_a_tensors_place_is_no_weight(tmp_path):
+    torch.save({"model": {"a": np.float64(1)}}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="'a' is Unread"):
+        read_checkpoint(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_command_hidden_in_an_old_config_is_refused_and_not_run(tmp_path, zipped):
+    config = YAML().load("a: 1  # a comment\nb: {c: 6e-5}\n")
+    config["b"]["d"] = Command(f"touch {tmp_path / 'was_run'}")
+    file = tmp_path / "hostile.pth"
+    torch.save({"model": {"a": torch.ones(2)}, "config": config}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"nothing of it was run.*(os|posix)\.system"):
+        read_checkpoint(file)
+    assert not (tmp_path / "was_run").exists()
+    torch.load(file, weights_only=False)  # the file is as hostile as it is meant to be
+    assert (tmp_path / "was_run").exists()
+
+
+def test_the_command_told_for_a_refused_file_converts_it(tmp_path):
+    file = tmp_path / "with a namespace.pth"
+    torch.save({"model": {"a": torch.arange(3.0)}, "config": argparse.Namespace(lr=1)}, file)
+    with pytest.raises(InputError, match=r"argparse\.Namespace") as error:
+        read_checkpoint(file)
+    assert "\n" not in str(error.value)
+    command = shlex.split(str(error.value).split("save its tensors alone: ")[1])
+    subprocess.run([sys.executable, *command[1:]], check=True, timeout=120)
+    assert torch.equal(read_checkpoint(command[-1])["a"], torch.arange(3.0))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x80\x02", pickle.dumps([1, 2])])

@@ -320,6 +320,43 @@ def test_an_evaluation_needs_weights():
     assert "--checkpoint" in error_of("--task", "itr_demo", "--dist", "cpu", "--evaluate")
 
 
+@pytest.fixture
+def published(tmp_path):
+    """A folder as published, of files that nothing here reads."""
+    folder = tmp_path / "PIR/full_rsitmd"
+    folder.mkdir(parents=True)
+    for name in ("checkpoint_best.pth", "config.yaml", "log.txt"):
+        (folder / name).write_text("")
+    return folder
+
+
+def test_a_folder_to_evaluate_stands_for_its_best_checkpoint_and_brings_its_config(capsys, published):
+    given = ("--task", "itr_rsicd", "--dist", "cpu", "--evaluate", "--checkpoint", str(published))
+    _, command = dry_run(capsys, *given, "--override", "image_root=pictures")
+    assert option(command, "--checkpoint") == str(published / "checkpoint_best.pth")
+    assert option(command, "--config") == str(published / "config.yaml")
+    assert option(command, "--override") == "image_root=pictures"
+    _, command = dry_run(capsys, *given, "--config", "mine.yaml")
+    assert option(command, "--config") == "mine.yaml"
+    _, command = dry_run(capsys, *given[:-1], str(published / "checkpoint_best.pth"))
+    assert option(command, "--config") == str(run.ROOT / "configs/Retrieval_rsicd.yaml")
+
+
+@pytest.mark.parametrize("given", ["--checkpoint", "--load_ckpt_from"])
+def test_training_from_a_folder_takes_its_weights_and_the_tasks_config(capsys, published, given):
+    _, command = dry_run(capsys, "--task", "itr_rsicd", "--dist", "cpu", given, str(published))
+    assert option(command, given) == str(published / "checkpoint_best.pth")
+    assert option(command, "--config") == str(run.ROOT / "configs/Retrieval_rsicd.yaml")
+
+
+@pytest.mark.parametrize("missing", ["checkpoint_best.pth", "config.yaml"])
+def test_a_folder_that_lacks_a_file_is_told_with_it(monkeypatch, published, missing):
+    monkeypatch.setattr(run, "run_to_end", lambda *given: pytest.fail("launched"))
+    (published / missing).unlink()
+    given = ("--task", "itr_rsitmd", "--dist", "cpu", "--evaluate", "--checkpoint", str(published))
+    assert str(published / missing) in error_of(*given)
+
+
 def test_the_experiment_is_checked_before_it_is_launched(monkeypatch, config):
     def refuse(*given):
         assert (given[0], given[1].override) == (config, ["a=1", "b=2"])

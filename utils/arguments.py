@@ -8,11 +8,11 @@ import torch
 from utils import distributed, output
 
 
-def run_parser(description: str | None) -> argparse.ArgumentParser:
+def run_parser(description: str | None, *, config_required: bool = True) -> argparse.ArgumentParser:
     """A parser of the arguments that trainings share; a script adds its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config", required=True)
+    add("--config", required=config_required)
     add("--output_dir", type=Path, required=True)
     add("--bs", type=int, help="global batch, over all processes (default: the config's, per process)")
     add("--seed", type=int, default=42)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,13 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.stand_ins import stand_ins
+
+# For a file with other objects, on a machine where it is trusted: `python -c CONVERSION OLD NEW`.
+CONVERSION = (
+    "import sys, torch; old = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
+    "torch.save({'model': old.get('model', old.get('state_dict', old))}, sys.argv[2])"
+)
 
 
 def save(file: Path, content: Mapping[str, Any]) -> None:
@@ -32,21 +40,22 @@ def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
 
 
 def read_torch_file(file: str | Path) -> Any:
-    """What a file of torch.save holds, tensors and plain values only: no code in it is run.
+    """What a file of torch.save holds, tensors, plain values and `stand_ins`: no code in it is run.
 
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins()):
             warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
             return torch.load(file, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            convert = shlex.join(["python", "-c", CONVERSION, str(file), f"{file}.plain"])
             raise InputError(
-                f"{file} is refused, nothing of it was run: beside tensors it holds pickled code or "
-                f"objects ({refused[1]}); on a machine where you trust the file, load it and save its tensors alone"
+                f"{file} is refused, nothing of it was run: beside tensors it holds pickled code or objects "
+                f"({refused[1]}); on a machine where you trust the file, save its tensors alone: {convert}"
             ) from None
         raise InputError(f"{file} is damaged or no weight file ({type(error).__name__}); get it again") from None
 

@@ -39,6 +39,16 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
         raise InputError(f"{folder} has no {RESUME} to go on from; give --overwrite, or another --output_dir")
 
 
+def weights_in(given: str | None) -> str | None:
+    """The weights that `--checkpoint` names: a file, or a folder as published or as a run left it, then its best."""
+    return str(Path(given) / BEST) if given and Path(given).is_dir() else given
+
+
+def config_in(given: str | None) -> str | None:
+    """The config that comes with the weights that `--checkpoint` names: a folder's own; None with a file."""
+    return str(Path(given) / CONFIG) if given and Path(given).is_dir() else None
+
+
 def open_output(folder: Path) -> None:
     """Make the folder and see that files can be written there."""
     try:
