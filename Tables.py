@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from run import TASKS, trains_prior
+from run import TASKS, OneLineParser, trains_prior
 from study.collect import collect, shown_command
 from study.places import Place, places_for
 from study.plan import PlannedRow, Study, check_rows, plan_rows, read_study
@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = OneLineParser(
+        prog="Tables.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", type=Path, help="study file, configs/studies/NAME.yaml")
@@ -111,7 +111,7 @@ def _names(text: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    seeds = [int(seed) for seed in text.split(",")]
+    seeds = [int(seed) if seed.strip().isdecimal() else -1 for seed in text.split(",")]
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text!r}: give different numbers of at least 0, as 1,2,3")
     return seeds

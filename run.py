@@ -53,7 +53,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Tells a mistake in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (run.py --help lists the arguments)")
+        raise InputError(f"{message} ({self.prog} --help lists the arguments)")
 
 
 def main(arguments: list[str] | None = None) -> int:

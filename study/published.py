@@ -10,7 +10,6 @@ from utils.config import Config
 from utils.typed import read_yaml
 
 FILE = Path(__file__).parent / "published.yaml"
-FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 
 # What says nothing of a method: where files lie, how it is run and trained. `patch_size` is read by the ViT alone.
 _FREE = {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.published import FIGURES, Match, match
+from study.plan import FIGURES
+from study.published import Match, match
 from study.released_report import CURVES, Row, write_report
 from study.training_logs import LogToDraw, draw_logs, read_log
 from utils import output

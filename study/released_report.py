@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.published import FIGURES, Match, read_published
+from study.plan import FIGURES
+from study.published import Match, read_published
 from utils.files import write_whole
 
 CURVES = "curves.png"

@@ -11,11 +11,9 @@ import numpy as np
 from study.plan import FIGURES, PlannedRow
 from study.runs import differing_keys, read_result
 from utils.errors import InputError, listed
-from utils.output import RESULT
+from utils.output import RANKS, RESULT
 from utils.typed import read_fields
 
-RANKS = "ranks.npz"
-EMBEDDINGS = "embeddings.npz"
 ROUNDING = 0.02  # result.json's figures are rounded to 2
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from study.published import FIGURES
+from study.plan import FIGURES
 from utils.files import write_whole
 
 Curve = Mapping[int, float]  # epoch -> value

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.published import FIGURES, match, read_published
+from study.plan import FIGURES
+from study.published import match, read_published
 from utils.config import Config, config_from_dict
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ def config_like(monkeypatch, **changes) -> Config:
         ({"is_baseline": True, "use_swin": False, "patch_size": 16, "use_affil_loss": False}, "VSE1", 31.81),
         ({"is_baseline": True, "use_affil_loss": False, "use_triplet_loss": True}, "VSE2: Swin-T/BERT, trip", 36.13),
         ({"is_baseline": True, "use_affil_loss": False}, "VSE2: Swin-T/BERT, contrastive", 36.53),
+        ({"use_tel": True, "use_affil_loss": False}, "VSE2+TEL", 36.74),
         ({"resnet_ckpt": "elsewhere.pth", "batch_size_test": 7}, "PIR", 38.24),
     ],
 )
@@ -60,7 +62,7 @@ def test_released_configs_are_read_as_they_are_and_are_pir(parity, monkeypatch):
 
 def test_the_published_means_are_those_of_their_figures_and_the_keys_are_a_configs():
     methods = read_published().methods
-    assert len(methods) == 4
+    assert len(methods) == 5
     for method in methods:
         assert set(method.config) <= set(Config.__dataclass_fields__)
         for figures in method.figures.values():

@@ -18,7 +18,7 @@ from dataset.scenes import draw_scenes
 from models import build_model
 from models.released import released_state_dict
 from study import released
-from study.published import FIGURES
+from study.plan import FIGURES
 from study.released import evaluate_released
 from tests.tiny import TEXT, VISION
 from utils.config import config_from_file

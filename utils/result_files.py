@@ -3,7 +3,7 @@
 Compressed arrays without pickles, written whole or not at all; `np.load(file, allow_pickle=False)` reads them.
 """
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import torchvision
 import transformers
 from torch import Tensor
 
+from utils.files import write_whole
 from utils.output import EMBEDDINGS, RANKS
 
 
@@ -53,8 +54,8 @@ def write_arrays(
         scenes["label_name"] = np.array(label_names, np.str_)
     as_numbers = {name: values.cpu().numpy().astype(np.int32) for name, values in ranks.items()}
     halved = {name: values.cpu().half().numpy() for name, values in embeds.items()}
-    _write_whole(folder / RANKS, as_numbers | pictures)
-    _write_whole(folder / EMBEDDINGS, halved | pictures | scenes)
+    write_whole(folder / RANKS, _compressed(as_numbers | pictures))
+    write_whole(folder / EMBEDDINGS, _compressed(halved | pictures | scenes))
 
 
 def library_versions() -> dict[str, str]:
@@ -63,8 +64,7 @@ def library_versions() -> dict[str, str]:
     return {library.__name__: library.__version__ for library in libraries}
 
 
-def _write_whole(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    beside = file.with_name(file.name + ".partial")
-    with beside.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-    os.replace(beside, file)
+def _compressed(arrays: dict[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
