@@ -13,6 +13,7 @@ from study.collect import collect, shown_command
 from study.places import Place, places_for
 from study.plan import PlannedRow, Study, check_rows, plan_rows, read_study
 from study.queue import run_queue
+from study.results import finished_seeds
 from study.runs import Run, State, runs_of, states_of
 from utils.errors import InputError, run_cli
 from utils.launch import processes_for, shell_line
@@ -30,9 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     study = read_study(args.study, [task for task in TASKS if not trains_prior(task)])
     names = args.rows or list(study.rows)
     check_rows(study, names)
-    seeds = args.seeds or list(study.seeds)
+    found = finished_seeds(args.output_dir, study.rows) if args.collect else []
+    seeds = args.seeds or found or list(study.seeds)
     planned = plan_rows(study, args.override)
-    runs = runs_of([planned[name] for name in names], seeds, study.task, args.output_dir)
+    runs = runs_of([planned[name] for name in names], seeds, study.task, args.output_dir, download=args.download)
     places = places_of(args)
     if args.dry_run:
         for number, run in enumerate(runs):
@@ -40,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(shell_line(run.command(place.dist), place.environment))
         return 0
 
+    if args.collect and not args.output_dir.is_dir():
+        raise InputError(f"--collect: there is no folder {args.output_dir}")
     code = 0 if args.collect else run_all(runs, places)
     if code < 128:
         summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, seeds))
@@ -60,16 +64,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
     add("--dist", help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
-    add("--seeds", type=_seeds, metavar="1,2,3", help="run with these seeds (default: the study's)")
+    add(
+        "--seeds",
+        type=_seeds,
+        metavar="1,2,3",
+        help="seeds to run with (default: the study's; --collect: those there are)",
+    )
     add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")
     add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value of every row")
     add("--collect", action="store_true", help="run nothing: tables and figures of what is finished")
+    add("--download", action="store_true", help="allow missing start files to be downloaded")
     add("--dry_run", action="store_true", help="print the command of every run; nothing is started or opened")
     args = parser.parse_args(arguments)
     if args.parallel and args.dist:
         raise InputError("--parallel says what each run gets, and so does --dist; give one")
     if args.released:
-        given = [name for name in ("rows", "seeds", "parallel", "collect") if getattr(args, name)]
+        given = [name for name in ("rows", "seeds", "parallel", "collect", "download") if getattr(args, name)]
         if given:
             raise InputError(f"--{given[0]} is for a study, --released has no use for it; leave it out")
     return args
@@ -100,10 +110,11 @@ def commands_of(
     arguments = ["--study", str(args.study), "--output_dir", str(args.output_dir), "--seeds", ",".join(map(str, seeds))]
     for override in args.override:
         arguments += ["--override", override]
-    place = ["--dist", args.dist] if args.dist else []
-    runs = runs_of(planned.values(), seeds, study.task, args.output_dir)
+    together = ["--parallel", args.parallel] if args.parallel else ["--dist", args.dist] if args.dist else []
+    runs = runs_of(planned.values(), seeds, study.task, args.output_dir, download=args.download)
+    place = together if args.dist else []  # side by side, a run's cards are those that were free
     lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
-    return [shown_command("Tables.py", [*arguments, *place]), *(f"#   {line}" for line in lines)]
+    return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]
 
 
 def _names(text: str) -> list[str]:

@@ -29,6 +29,11 @@ def collect(
     summaries = summarise(study, runs, seeds)
     open_output(output_dir)
     remarks = [*_test_set(runs), *_batches(runs), *_missing(summaries), *_differing(summaries)]
+    if any(s.published and not s.comparable for s in summaries):
+        remarks.append(
+            f"The published figures are on {study.published_pictures:,} test pictures: no difference is taken to those "
+            "measured here on another number."
+        )
 
     drawn = {ROWS_PICTURE: draw_rows(output_dir / ROWS_PICTURE, summaries, study.title)}
     if study.curve:

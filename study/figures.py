@@ -50,7 +50,8 @@ def draw_curve(file: Path, curve: Curve, summaries: Sequence[Summary], title: st
     """r_mean over the key's values, evenly spaced in their order; False (no file) with nothing to draw."""
     rows = {s.name: s for s in summaries}
     values = sorted(set(curve.values.values()))
-    points = sorted((values.index(value), rows[row]) for row, value in curve.values.items())
+    points = [(values.index(value), rows[row]) for row, value in curve.values.items()]
+    points.sort(key=lambda point: point[0])
     measured = [(x, s) for x, s in points if s.means]
     if not any(s.means or "r_mean" in s.published for _, s in points):
         return False

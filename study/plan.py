@@ -64,6 +64,7 @@ class Study:
     seeds: tuple[int, ...] = (42,)
     overrides: tuple[str, ...] = ()
     notes: str | None = None
+    published_pictures: int | None = None  # of the test set that the published figures are on
     compare_to: str | None = None
     curve: Curve | None = None
     tsne: tuple[str, ...] = ()

@@ -157,9 +157,12 @@ class _Queue:
 
 def _reason(log: Path, start: int) -> str:
     """The last line of a run's output that names an error, or else its last line."""
-    with log.open("rb") as stream:
-        stream.seek(max(start, log.stat().st_size - LOG_TAIL))
-        text = stream.read().decode(errors="replace")
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(start, log.stat().st_size - LOG_TAIL))
+            text = stream.read().decode(errors="replace")
+    except OSError:  # someone removed the folder
+        return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if REASON.search(line)]
     return (named or lines or [""])[-1]

@@ -97,20 +97,20 @@ def find_checkpoints(folder: Path, output_dir: Path) -> list[Checkpoint]:
 
 
 def measured(checkpoint: Checkpoint, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The checkpoint's result; None where there is none yet.
+    """The checkpoint's result; None where there is none yet, or one older than the weights.
 
     Raises InputError for a config that is wrong and for a result that is none or of another config.
     """
     config = config_from_file(checkpoint.folder / output.CONFIG, list(overrides))
     file = checkpoint.output_dir / output.RESULT
-    if not file.exists():
+    if not file.exists() or file.stat().st_mtime < (checkpoint.folder / output.BEST).stat().st_mtime:
         return None
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
         recorded = config_from_dict(result["config"])
         if not isinstance(result["pictures"], int) or not all(math.isfinite(result[name]) for name in FIGURES):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, InputError):
         raise InputError(f"{file} is no result of an evaluation; remove it, then it is measured again") from None
     if other := _differing(config, recorded):
         raise InputError(f"{file} was measured with another {other}; remove it, then it is measured again")
@@ -120,7 +120,8 @@ def measured(checkpoint: Checkpoint, overrides: Sequence[str]) -> dict[str, Any]
 def _differing(config: Config, recorded: Config) -> str:
     """The first key in which two configs differ, with both values; empty where none does."""
     ours, theirs = config.to_dict(), recorded.to_dict()
-    return next((f"{key} ({theirs[key]}, now {ours[key]})" for key in ours if ours[key] != theirs[key]), "")
+    compared = [key for key in ours if key != "num_workers"]  # which changes no figure
+    return next((f"{key} ({theirs[key]}, now {ours[key]})" for key in compared if ours[key] != theirs[key]), "")
 
 
 def report(
@@ -151,9 +152,12 @@ def _row(checkpoint: Checkpoint, dist: str, overrides: Sequence[str], problem: s
     command = shell_line(checkpoint.command(dist, overrides), {})
     try:
         own = config_from_file(checkpoint.folder / output.CONFIG)  # what it was trained as
-        test_file = config_from_file(checkpoint.folder / output.CONFIG, list(overrides)).test_file
+        now = config_from_file(checkpoint.folder / output.CONFIG, list(overrides))  # what it is measured as
         result = measured(checkpoint, overrides)
     except InputError as error:
         return Row(checkpoint.name, command, Match(), None, problem or str(error))
-    found = match(own, test_file, result["pictures"] if result else None)
+    pictures = result["pictures"] if result else None
+    found = match(own, now.test_file, pictures)
+    if found.figures:  # an override can make another method of it
+        found = match(now, now.test_file, pictures)
     return Row(checkpoint.name, command, found, {name: result[name] for name in FIGURES} if result else None, problem)

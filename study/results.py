@@ -1,8 +1,7 @@
 """What the runs of a row left: result.json, ranks.npz and embeddings.npz, read and checked."""
 
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from study.plan import FIGURES, PlannedRow
 from study.runs import differing_keys, read_result
-from utils.errors import InputError, listed
+from utils.errors import InputError, listed, reason
 from utils.output import RANKS, RESULT
 from utils.typed import read_fields
 
+SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]*)")
 ROUNDING = 0.02  # result.json's figures are rounded to 2
 
 
@@ -75,9 +75,16 @@ class Finished:
 
 def finished_runs(output_dir: Path, row: PlannedRow) -> list[Finished]:
     """A row's finished runs by seed. Raises InputError for a damaged file and a ranks.npz of another run."""
-    folders = [folder for folder in (output_dir / row.name).glob("seed_*") if re.fullmatch(r"seed_\d+", folder.name)]
-    finished = [_finished(folder, row) for folder in folders if folder.name.isascii() and (folder / RESULT).exists()]
+    folders = [folder for folder in (output_dir / row.name).glob("seed_*") if SEED_FOLDER.fullmatch(folder.name)]
+    finished = [_finished(folder, row) for folder in folders if (folder / RESULT).exists()]
     return sorted(finished, key=lambda run: run.seed)
+
+
+def finished_seeds(output_dir: Path, rows: Iterable[str]) -> list[int]:
+    """The seeds that any of the rows has a result of, in order."""
+    results = [file for row in rows for file in (output_dir / row).glob(f"seed_*/{RESULT}")]
+    found = {match[1] for file in results if (match := SEED_FOLDER.fullmatch(file.parent.name))}
+    return sorted(map(int, found))
 
 
 def check_same_test_set(runs: Mapping[str, list[Finished]]) -> None:
@@ -131,7 +138,7 @@ def _read_ranks(file: Path, figures: Figures) -> Ranks:
     shapes = {"image_to_text": (i,), "text_to_image": (t,), "own_image_of_text": (t,), "images": (i,)}
     whole = {name: arrays[name] for name in shapes if name in arrays and arrays[name].shape == shapes[name]}
     numbers = [whole.get(name) for name in ("image_to_text", "text_to_image", "own_image_of_text")]
-    if len(whole) < len(shapes) or any(x.dtype.kind not in "iu" or x.min() < 0 for x in numbers):
+    if len(whole) < len(shapes) or any(x.dtype.kind not in "iu" or (x < 0).any() for x in numbers):
         raise InputError(f"{file} does not hold the ranks of {i} pictures and {t} captions; remove it or run again")
     if not np.array_equal(np.unique(whole["own_image_of_text"]), np.arange(i)):
         raise InputError(f"{file}: not every picture has a caption; remove it or run again")
@@ -148,5 +155,5 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} is damaged or no .npz file ({error}); remove it or run again") from None
+    except Exception as error:  # damaged bytes can raise nearly anything inside the reader
+        raise InputError(f"{file} is damaged or no .npz file ({reason(error)}); remove it or run again") from None

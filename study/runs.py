@@ -35,6 +35,7 @@ class Run:
     seed: int
     task: str
     folder: Path
+    download: bool = False  # whether missing start files may be fetched
 
     @property
     def name(self) -> str:
@@ -53,13 +54,16 @@ class Run:
         arguments = ["--task", self.task, "--config", self.row.config_file]
         for override in self.row.overrides:
             arguments += ["--override", override]
-        return [*arguments, "--seed", str(self.seed), "--output_dir", str(self.folder)]
+        arguments += ["--seed", str(self.seed), "--output_dir", str(self.folder)]
+        return [*arguments, "--download"] if self.download else arguments
 
 
-def runs_of(rows: Iterable[PlannedRow], seeds: Sequence[int], task: str, output_dir: Path) -> list[Run]:
+def runs_of(
+    rows: Iterable[PlannedRow], seeds: Sequence[int], task: str, output_dir: Path, *, download: bool = False
+) -> list[Run]:
     """The rows in order for the first seed, then for the next: a study that is stopped has whole columns."""
     rows = list(rows)
-    return [Run(row, seed, task, run_folder(output_dir, row.name, seed)) for seed in seeds for row in rows]
+    return [Run(row, seed, task, run_folder(output_dir, row.name, seed), download) for seed in seeds for row in rows]
 
 
 def run_folder(output_dir: Path, row: str, seed: int) -> Path:
@@ -81,6 +85,8 @@ def state_of(run: Run) -> State:
         if recorded.get("seed") != run.seed:
             differing.append("seed")
         _refuse(differing, run, "is of a run that differs in")
+        if recorded.get("epoch") is None:
+            raise InputError(f"{folder} holds an evaluation's result, not a training's; move it away")
         return State.DONE
     if (folder / CONFIG).exists():
         differing = differing_keys(read_yaml(folder / CONFIG), run.row.config, folder / CONFIG)
@@ -89,7 +95,7 @@ def state_of(run: Run) -> State:
         return State.NEW
     if _accepted(folder, resume=True):
         return State.CUT
-    if folder.is_dir() and _lines(folder / LOG) <= 1:
+    if folder.is_dir() and _lines(folder / LOG) <= 1 and not list(folder.glob("checkpoint_[0-9]*.pth")):
         return State.CUT_BEFORE_AN_EPOCH
     raise InputError(f"{folder} has no {RESUME} to go on from; move it away to start again")
 
@@ -111,7 +117,7 @@ def read_result(file: Path) -> Mapping[str, Any]:
     """The object in a result file."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); remove it and run its row again") from None
     if not isinstance(values, Mapping):
         raise InputError(f"{file} is no result of a run; remove it and run its row again")

@@ -39,11 +39,13 @@ class Summary:
     paired: Paired | None
     published: dict[str, float]
     source: str | None
+    comparable: bool  # whether measured and published are, as far as the study says, on a test set of one size
 
     @property
     def differences(self) -> dict[str, float]:
-        """Measured less published."""
-        return {name: self.means[name] - value for name, value in self.published.items()} if self.means else {}
+        """Measured less published; empty where they cannot be compared."""
+        comparable = self.means and self.comparable
+        return {name: self.means[name] - value for name, value in self.published.items()} if comparable else {}
 
     @property
     def seconds(self) -> float | None:
@@ -71,6 +73,7 @@ def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Seque
         figures = {key: [getattr(run.figures, key) for run in of_row] for key in FIGURES}
         means = {key: mean(values) for key, values in figures.items()} if of_row else None
         draws, reference = drawn.get(name), drawn.get(study.compare_to or "")
+        pictures = {run.figures.pictures for run in of_row}
         paired = None
         if draws is not None and reference is not None and name != study.compare_to:
             reference_mean = mean(run.figures.r_mean for run in runs[study.compare_to])
@@ -87,6 +90,7 @@ def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Seque
                 paired=paired,
                 published=row.published.figures if row.published else {},
                 source=row.source,
+                comparable=study.published_pictures is None or pictures <= {study.published_pictures},
             )
         )
     return summaries

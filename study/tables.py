@@ -138,4 +138,4 @@ def _sources(summaries: Sequence[Summary]) -> list[str]:
     for summary in summaries:
         if summary.source:
             rows_of.setdefault(summary.source, []).append(summary.title)
-    return [f"Published ({', '.join(rows)}): {source}" for source, rows in rows_of.items()]
+    return [f"Published ({'; '.join(rows)}): {source}" for source, rows in rows_of.items()]

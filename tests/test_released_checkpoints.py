@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -211,6 +212,28 @@ def test_measured_published_and_their_difference_stand_together(measured_pir):
     assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"]
     with Image.open(output.parent / "curves.png") as picture:
         assert min(picture.size) > 250
+
+
+def test_weights_newer_than_their_result_are_measured_again(measured_pir, monkeypatch):
+    folder, output, _ = measured_pir
+    asked = []
+    monkeypatch.setattr(released, "run_to_end", lambda command, environment: asked.append(command) or 0)
+    evaluate_released(folder, output.parent, "cpu", ["num_workers=3"], False)
+    assert asked == []
+    later = (output / "result.json").stat().st_mtime + 60
+    os.utime(folder / output.name / "checkpoint_best.pth", (later, later))
+    evaluate_released(folder, output.parent, "cpu", [], False)
+    assert len(asked) == 1
+
+
+def test_measured_under_an_override_that_makes_another_method_no_number_stands_beside_it(measured_pir):
+    folder, output, result = measured_pir
+    result["config"]["mask_padding"] = True
+    (output / "result.json").write_text(json.dumps(result))
+    assert evaluate_released(folder, output.parent, "cpu", ["mask_padding=True"], False) == 0
+    row = table_of(output.parent)[0]
+    assert row["measured_r_mean"] == "24.33" and not row["published_r_mean"]
+    assert "but for mask_padding True" in row["note"]
 
 
 @pytest.mark.parametrize(

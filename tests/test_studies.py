@@ -16,6 +16,7 @@ from utils.typed import read_yaml
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
 KEYS = {"title", "config", "task", "seeds", "overrides", "notes", "rows", "compare_to", "curve", "tsne"}
+KEYS |= {"published_pictures"}
 ROW_KEYS = {"title", "overrides", "config", "published", "source"}
 FIGURES = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean"]
 NAMES = ["table1", "modules", "filter_size", "center_factor", "units", "cycle", "flaws"]

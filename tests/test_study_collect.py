@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from study.bootstrap import interval, r_means, resampled_pictures
 from study.collect import collect
 from study.plan import FIGURES, plan_rows, read_study
+from study.results import finished_seeds
 from study.tables import costs_table, figures_table
 from tests.small_study import figures_of, random_ranks, write_embeddings, write_run, write_study
 from utils.errors import InputError
@@ -216,11 +218,23 @@ def test_other_pictures_of_the_same_number_are_another_test_set(tmp_path):
         study.collect()
 
 
+def spoil_compressed_bytes(file):
+    """Damage inside an array's compressed bytes, which only zlib notices."""
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.infolist()[0]
+    start = entry.header_offset + 30 + len(entry.filename) + 20  # behind the local header
+    content[start : start + 8] = b"\xff" * 8
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
         (lambda folder: (folder / "ranks.npz").write_bytes(b"PK\x03\x04torn"), "ranks.npz is damaged"),
         (lambda folder: np.savez(folder / "ranks.npz", images=np.array([{}], dtype=object)), "ranks.npz is damaged"),
+        (lambda folder: spoil_compressed_bytes(folder / "ranks.npz"), "ranks.npz is damaged"),
+        (lambda folder: np.array([1]).dump(folder / "ranks.npz"), "ranks.npz is damaged"),
         (lambda folder: np.savez(folder / "ranks.npz", **vars(random_ranks(39))), "ranks of 40 pictures"),
         (lambda folder: np.savez(folder / "ranks.npz", **vars(random_ranks(best=0.9))), "run again"),
         (lambda folder: (folder / "result.json").write_text("{"), "result.json cannot be read"),
@@ -252,3 +266,31 @@ def test_damaged_embeddings_are_one_line(tmp_path, changes, told):
     np.savez(folder / "embeddings.npz", **kept)
     with pytest.raises(InputError, match=rf"embeddings\.npz .*{told}"):
         study.collect()
+
+
+def test_two_rows_at_one_value_of_a_curve_are_drawn(tmp_path):
+    values = {"base": 1, "whole": 2, "small": 1}
+    study = Collected(tmp_path, curve={"key": "filter_size", "values": values})
+    for row in values:
+        study.run(row, 1)
+    study.collect([1])
+    assert (study.output_dir / "curve.png").exists()
+
+
+@pytest.mark.parametrize(("published_pictures", "compared"), [(40, True), (None, True), (1093, False)])
+def test_published_figures_on_another_number_of_pictures_get_no_difference(tmp_path, published_pictures, compared):
+    study = Collected(tmp_path, **({"published_pictures": published_pictures} if published_pictures else {}))
+    study.run("whole", 1)
+    study.collect([1])
+    text = study.text("table.md")
+    assert "27.26" in text and ("measured − published" in text) == compared
+    assert ("published figures are on 1,093 test pictures" in text) != compared
+
+
+def test_a_seed_is_written_in_one_way(tmp_path):
+    study = Collected(tmp_path)
+    study.run("base", 1).rename(study.output_dir / "base/seed_01")
+    assert study.collect([1])[0].runs == () and finished_seeds(study.output_dir, ["base"]) == []
+    study.run("base", 12)
+    study.run("whole", 3)
+    assert finished_seeds(study.output_dir, ["base", "whole"]) == [3, 12]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ def test_epochs_without_what_they_go_on_from_are_not_thrown_away(planned):
     (run.folder / "log.txt").write_text("{}\n{}\n")
     with pytest.raises(InputError, match=r"no resume\.pth to go on from; move it away"):
         state_of(run)
+
+
+def test_weights_of_a_finished_training_are_not_thrown_away(planned):
+    (run,) = planned("a")
+    run.folder.mkdir(parents=True)
+    write_yaml(run.row.config.to_dict(), run.folder / "config.yaml")
+    (run.folder / "checkpoint_best.pth").touch()
+    assert state_of(run) == State.CUT_BEFORE_AN_EPOCH
+    (run.folder / "checkpoint_49.pth").touch()
+    with pytest.raises(InputError, match="move it away"):
+        state_of(run)
+
+
+def test_the_result_of_an_evaluation_is_no_trained_row(planned, tmp_path):
+    (run,) = planned("a")
+    write_run(tmp_path / "out", "a", 1, tmp_path / "base.yaml", epoch=None)
+    with pytest.raises(InputError, match="an evaluation's result, not a training's"):
+        state_of(run)
+
+
+def test_downloads_are_allowed_to_a_run_only_where_asked(planned):
+    (run,) = planned("a")
+    assert "--download" not in run.command("cpu")
+    assert "--download" in replace(run, download=True).command("cpu")
 
 
 def test_a_done_run_must_be_of_the_same_config_and_seed(planned, tmp_path):
