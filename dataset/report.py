@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from dataset.defects import Defects, Finding
 from dataset.picture_files import DEEP_MODES, leads_outside
 from dataset.prepared import OtherSet
 from dataset.releases import ListedPicture
+from utils.pages import page_template
 
 HTML = "report.html"
 TEMPLATE = "report_template.html"
@@ -30,13 +30,6 @@ def render(
     other: OtherSet | None,
 ) -> str:
     """The page for a report's values: the same values and pictures give the same text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     captions = {picture.file: picture.captions for picture in pictures}
     thumbnail = _thumbnails(image_root)
     other_thumbnail = _thumbnails(other.pictures.root) if other else thumbnail
@@ -61,7 +54,7 @@ def render(
         named = {image for pair in found for image in pair["images"]}
         return {"title": title, "count": len(found), "pictures": len(named), "shown": shown}
 
-    page = environment.get_template(TEMPLATE).render(
+    page = page_template(Path(__file__).with_name(TEMPLATE)).render(
         report=report,
         pairs=[pairs(kind) for kind in ("across_splits", "across_sets", "within_a_split")],
         kinds=[

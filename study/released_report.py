@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from study.plan import FIGURES
 from study.published import Match, read_published
 from utils.files import write_whole
+from utils.pages import page_template
 
 CURVES = "curves.png"
 TEMPLATE = "released_template.html"
@@ -58,15 +57,8 @@ def write_report(folder: Path, rows: Sequence[Row], notes: Sequence[str]) -> Non
     write_whole(folder / "released.csv", _csv(rows, source).encode())
     told = [*told, *notes]
     write_whole(folder / "released.md", _markdown(explanation, lines, told, curves.exists(), commands).encode())
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     picture = base64.b64encode(curves.read_bytes()).decode() if curves.exists() else None
-    page = environment.get_template(TEMPLATE).render(
+    page = page_template(Path(__file__).with_name(TEMPLATE)).render(
         explanation=explanation,
         header=HEADER,
         lines=lines,

@@ -6,12 +6,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from study.plan import FIGURES
 from study.summary import Summary
 from study.tables import DIFFERENCE, MEASURED, PUBLISHED, Page, Table
 from utils.files import write_whole
+from utils.pages import page_template
 
 TEMPLATE = "table_template.html"
 _TEX = {
@@ -117,12 +116,7 @@ def _measured_values(s: Summary) -> dict[str, object]:
 
 def html(page: Page, pictures: Sequence[Path]) -> str:
     """One file that needs no other: its pictures are inside."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     inside = [(picture.name, base64.b64encode(picture.read_bytes()).decode()) for picture in pictures]
-    return environment.get_template(TEMPLATE).render(page=page, pictures=inside, measured=MEASURED) + "\n"
+    return (
+        page_template(Path(__file__).with_name(TEMPLATE)).render(page=page, pictures=inside, measured=MEASURED) + "\n"
+    )
