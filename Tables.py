@@ -11,7 +11,7 @@ from pathlib import Path
 from run import TASKS, OneLineParser, trains_prior
 from study.collect import collect, shown_command
 from study.places import Place, places_for
-from study.plan import PlannedRow, Study, check_rows, plan_rows, read_study
+from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, possible_seeds, read_study
 from study.queue import run_queue
 from study.results import finished_seeds
 from study.runs import Run, State, runs_of, states_of
@@ -76,7 +76,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--download", action="store_true", help="allow missing start files to be downloaded")
     add("--dry_run", action="store_true", help="print the command of every run; nothing is started or opened")
     args = parser.parse_args(arguments)
-    if args.parallel and args.dist:
+    if args.parallel is not None and args.dist:
         raise InputError("--parallel says what each run gets, and so does --dist; give one")
     if args.released:
         given = [name for name in ("rows", "seeds", "parallel", "collect", "download") if getattr(args, name)]
@@ -88,7 +88,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def places_of(args: argparse.Namespace) -> list[Place]:
     """Where runs are at work; cards are looked for unless nothing runs."""
     look = not (args.dry_run or args.collect)
-    if args.parallel:
+    if args.parallel is not None:
         return places_for(args.parallel, check_cards=look)
     if args.dist and args.dist != "auto":
         processes_for(args.dist, check_cards=look)  # tells an unknown preset before the first run does
@@ -123,8 +123,8 @@ def _names(text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     seeds = [int(seed) if seed.strip().isdecimal() else -1 for seed in text.split(",")]
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers of at least 0, as 1,2,3")
+    if not possible_seeds(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers from 0 to {MOST_SEED}, as 1,2,3")
     return seeds
 
 

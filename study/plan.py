@@ -7,11 +7,12 @@ from pathlib import Path
 
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
-from utils.launch import choices
+from utils.launch import choices, nearest
 from utils.typed import read_fields, read_yaml
 
 FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MOST_SEED = 2**32 - 1  # an epoch's number is added to it, and torch takes 64 bits
 RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files beside the rows' folders
 
 
@@ -130,16 +131,25 @@ def check_rows(study: Study, names: Sequence[str]) -> None:
         raise InputError("--rows names a row twice")
 
 
+def possible_seeds(seeds: Sequence[int]) -> bool:
+    """Whether a study can run with these: different numbers, and at least one."""
+    return bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) <= MOST_SEED
+
+
 def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
     problems = []
     if study.task not in tasks:
         problems.append(f"unknown task {study.task!r}: {choices(study.task, tasks)}")
     if not study.rows:
         problems.append("'rows' names no row")
-    if not study.seeds or len(set(study.seeds)) < len(study.seeds) or min(study.seeds) < 0:
-        problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers of at least 0")
+    if not possible_seeds(study.seeds):
+        problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers from 0 to {MOST_SEED}")
     folders: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for name, row in study.rows.items():
+        if other := titles.get(study.title_of(name)):
+            problems.append(f"rows {other} and {name} have the same title")
+        titles[study.title_of(name)] = name
         if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
             problems.append(f"row {name!r} names a folder: letters, digits, '.', '_', '-', and no file of the table")
         if other := folders.get(name.casefold()):  # one folder where a disk does not tell the cases apart
@@ -155,6 +165,9 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
             for figure, value in figures.items()
             if not 0 <= value <= 100
         ]
+    keys = [f.name for f in fields(Config)]
+    if study.curve and study.curve.key.partition(".")[0] not in keys:
+        problems.append(f"'curve.key' is no config key {study.curve.key!r}{nearest(study.curve.key, keys)}")
     named = [("compare_to", study.compare_to)] if study.compare_to is not None else []
     named += [("curve.values", row) for row in study.curve.values] if study.curve else []
     named += [("tsne", row) for row in study.tsne]

@@ -67,7 +67,14 @@ def test_empty_published_figures_are_none(tmp_path):
         (ROWS, {"tsne": ["whole", "wole"]}, "'tsne' names no row 'wole'"),
         (ROWS, {"curve": {"key": "filter_size", "values": {"who": 1}}}, "'curve.values' names no row 'who'"),
         (ROWS, {"curve": {"key": "filter_size", "values": {"whole": "many"}}}, "'curve.values.whole' is 'many'"),
+        (
+            ROWS,
+            {"curve": {"key": "filter_sise", "values": {"whole": 1}}},
+            "'curve.key' is no config key 'filter_sise'; did",
+        ),
         (ROWS, {"seeds": [1, 1]}, "'seeds' is [1, 1]"),
+        (ROWS, {"seeds": [2**64]}, "expected different numbers from 0 to 4294967295"),
+        ({"a": {"title": "b"}, "b": {}}, {}, "rows a and b have the same title"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(tmp_path, rows, more, told):

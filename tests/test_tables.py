@@ -75,6 +75,7 @@ def test_rows_limit_what_runs_and_collect_runs_nothing(tmp_path, capsys):
         (["--rows", "plain,plain"], "a row twice"),
         (["--dist", "f9"], "unknown --dist 'f9'"),
         (["--dist", "cpu", "--parallel", "cpu;cpu"], "give one"),
+        (["--parallel", ""], "'' is no group of cards"),
         (["--override", "temp3=1"], "unknown key 'temp3'"),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_mistake_is_told_before_anything_runs(tmp_path, arguments, told):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("seeds", ["1,1", "-1", "one"])
+@pytest.mark.parametrize("seeds", ["1,1", "-1", "one", "18446744073709551616"])
 def test_seeds_that_cannot_be_are_told(tmp_path, seeds):
     study = write_study(tmp_path, ROWS)
     with pytest.raises(InputError, match=r"--seeds.*give different numbers"):

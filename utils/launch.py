@@ -144,8 +144,13 @@ def unused_port() -> int:
 
 def choices(given: str, known: Sequence[str]) -> str:
     """`there are a, b, c`, and the nearest to what was given."""
-    nearest = difflib.get_close_matches(given, known, n=1)
-    return f"there are {', '.join(known)}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    return f"there are {', '.join(known)}{nearest(given, known)}"
+
+
+def nearest(given: str, known: Sequence[str]) -> str:
+    """`; did you mean a?`, or nothing where none of the known is near."""
+    close = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def shell_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
