@@ -116,12 +116,16 @@ def states_of(runs: Sequence[Run]) -> list[State]:
 def read_result(file: Path) -> Mapping[str, Any]:
     """The object in a result file."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); remove it and run its row again") from None
     if not isinstance(values, Mapping):
         raise InputError(f"{file} is no result of a run; remove it and run its row again")
     return values
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
 
 
 def differing_keys(recorded: Mapping[str, Any], config: Config, file: Path) -> list[str]:

@@ -149,6 +149,14 @@ def test_a_result_older_than_a_key_is_taken_as_its_default(planned, tmp_path):
     assert state_of(run) == State.DONE
 
 
+def test_a_result_that_is_no_number_is_told_before_it_counts_as_done(planned, tmp_path):
+    (run,) = planned("a")
+    file = write_run(tmp_path / "out", "a", 1, tmp_path / "base.yaml") / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"r_mean": float("nan")}))
+    with pytest.raises(InputError, match="it holds NaN"):
+        state_of(run)
+
+
 def test_a_cut_run_of_another_config_is_refused(planned):
     (run,) = planned("a")
     run.folder.mkdir(parents=True)
