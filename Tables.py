@@ -17,6 +17,7 @@ from study.results import finished_seeds
 from study.runs import Run, State, runs_of, states_of
 from utils.errors import InputError, run_cli
 from utils.launch import processes_for, shell_line
+from utils.output import open_output
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     if args.collect and not args.output_dir.is_dir():
         raise InputError(f"--collect: there is no folder {args.output_dir}")
-    code = 0 if args.collect else run_all(runs, places)
+    code = 0 if args.collect else run_all(runs, places, args.output_dir)
     if code < 128:
-        summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, seeds))
+        shown = sorted({*seeds, *finished_seeds(args.output_dir, study.rows)})  # the tables hold all there are
+        summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, shown))
         finished = sum(bool(summary.runs) for summary in summaries)
         print(f"{finished} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
     return code
@@ -58,17 +60,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="Tables.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--study", type=Path, help="study file, configs/studies/NAME.yaml")
-    what.add_argument("--released", type=Path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead")
+    what.add_argument("--study", type=_path, help="study file, configs/studies/NAME.yaml")
+    what.add_argument("--released", type=_path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead")
     add = parser.add_argument
-    add("--output_dir", type=Path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
+    add("--output_dir", type=_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
     add("--dist", help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
     add(
         "--seeds",
         type=_seeds,
         metavar="1,2,3",
-        help="seeds to run with (default: the study's; --collect: those there are)",
+        help="seeds to run with (default: the study's; the tables show all there are)",
     )
     add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")
     add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value of every row")
@@ -95,8 +97,9 @@ def places_of(args: argparse.Namespace) -> list[Place]:
     return [Place(args.dist or "auto")]
 
 
-def run_all(runs: Sequence[Run], places: Sequence[Place]) -> int:
+def run_all(runs: Sequence[Run], places: Sequence[Place], output_dir: Path) -> int:
     """Run what is not done yet; everything is checked before the first starts."""
+    open_output(output_dir)
     states = states_of(runs)
     todo = [(run, state) for run, state in zip(runs, states, strict=True) if state != State.DONE]
     print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
@@ -115,6 +118,12 @@ def commands_of(
     place = together if args.dist else []  # side by side, a run's cards are those that were free
     lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
     return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]
+
+
+def _path(text: str) -> Path:
+    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def _names(text: str) -> list[str]:

@@ -125,6 +125,8 @@ def _finished(folder: Path, row: PlannedRow) -> Finished:
             problems.append(f"'seed' is {figures.seed}")
         if not isinstance(values.get("config"), Mapping):
             problems.append("'config' is missing")
+        if values.get("epoch") is None:
+            problems.append("it is of an evaluation, not of a training")
     if problems:
         raise InputError(f"{folder / RESULT}: {listed(problems)}")
     ranks = _read_ranks(folder / RANKS, figures) if (folder / RANKS).exists() else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -13,8 +14,9 @@ from study.results import Finished, Parameters
 
 @dataclass(frozen=True)
 class Paired:
-    """A row's r_mean less that of the row it is compared to, on the same pictures."""
+    """A row's r_mean less that of the row it is compared to, on the same pictures and with the same seeds."""
 
+    seeds: tuple[int, ...]  # those that both rows have
     difference: float
     low: float
     high: float
@@ -72,12 +74,8 @@ def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Seque
         of_row = tuple(runs[name])
         figures = {key: [getattr(run.figures, key) for run in of_row] for key in FIGURES}
         means = {key: mean(values) for key, values in figures.items()} if of_row else None
-        draws, reference = drawn.get(name), drawn.get(study.compare_to or "")
         pictures = {run.figures.pictures for run in of_row}
-        paired = None
-        if draws is not None and reference is not None and name != study.compare_to:
-            reference_mean = mean(run.figures.r_mean for run in runs[study.compare_to])
-            paired = Paired(means["r_mean"] - reference_mean, *interval(draws - reference))
+        of_reference = runs[study.compare_to] if study.compare_to and name != study.compare_to else ()
         summaries.append(
             Summary(
                 name=name,
@@ -86,8 +84,8 @@ def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Seque
                 missing=tuple(seed for seed in seeds if seed not in {run.seed for run in of_row}),
                 means=means,
                 spreads={key: stdev(values) for key, values in figures.items()} if len(of_row) > 1 else None,
-                interval=interval(draws) if draws is not None else None,
-                paired=paired,
+                interval=_interval(of_row, drawn),
+                paired=_paired(of_row, of_reference, drawn),
                 published=row.published.figures if row.published else {},
                 source=row.source,
                 comparable=study.published_pictures is None or pictures <= {study.published_pictures},
@@ -96,13 +94,30 @@ def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Seque
     return summaries
 
 
-def _draws(runs: Mapping[str, Sequence[Finished]]) -> dict[str, np.ndarray]:
-    """r_mean of each draw, averaged over a row's seeds, of the rows whose runs all have ranks: `[draws]`."""
-    drawn: dict[str, np.ndarray] = {}
-    weights = None
-    for name, of_row in runs.items():
-        if of_row and all(run.ranks is not None for run in of_row):
-            if weights is None:  # one test set, so the same pictures for every row
-                weights = resampled_pictures(of_row[0].figures.pictures)
-            drawn[name] = np.mean([r_means(weights, run.ranks) for run in of_row], axis=0)
-    return drawn
+def _interval(of_row: Sequence[Finished], drawn: Mapping[Path, np.ndarray]) -> tuple[float, float] | None:
+    """Of the mean over seeds; None where nothing is finished, or a run has no ranks."""
+    if not of_row or not all(run.folder in drawn for run in of_row):
+        return None
+    return interval(np.mean([drawn[run.folder] for run in of_row], axis=0))
+
+
+def _paired(
+    of_row: Sequence[Finished], of_reference: Sequence[Finished], drawn: Mapping[Path, np.ndarray]
+) -> Paired | None:
+    """The difference over the seeds that both have; None where there is none, or a run of these has no ranks."""
+    reference_of = {run.seed: run for run in of_reference}
+    pairs = [(run, reference_of[run.seed]) for run in of_row if run.seed in reference_of]
+    if not pairs or not all(run.folder in drawn for pair in pairs for run in pair):
+        return None
+    draws = np.mean([drawn[run.folder] - drawn[reference.folder] for run, reference in pairs], axis=0)  # [draws]
+    difference = mean(run.figures.r_mean - reference.figures.r_mean for run, reference in pairs)
+    return Paired(tuple(run.seed for run, _ in pairs), difference, *interval(draws))
+
+
+def _draws(runs: Mapping[str, Sequence[Finished]]) -> dict[Path, np.ndarray]:
+    """By folder, r_mean of each draw of pictures `[draws]`, of every run that has ranks."""
+    with_ranks = [run for of_row in runs.values() for run in of_row if run.ranks is not None]
+    if not with_ranks:
+        return {}
+    weights = resampled_pictures(with_ranks[0].figures.pictures)  # one test set, so the same pictures for every run
+    return {run.folder: r_means(weights, run.ranks) for run in with_ranks}

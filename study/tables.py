@@ -112,7 +112,8 @@ def _paired(study: Study, summary: Summary) -> str:
         return NOT_THERE
     p = summary.paired
     verdict = "excludes 0" if p.excludes_zero else "includes 0"
-    return f"{signed(p.difference)} [{signed(p.low)}, {signed(p.high)}], {verdict}"
+    some = "" if len(p.seeds) == len(summary.runs) else f" (seed {', '.join(map(str, p.seeds))})"
+    return f"{signed(p.difference)} [{signed(p.low)}, {signed(p.high)}], {verdict}{some}"
 
 
 def _meaning(study: Study, summaries: Sequence[Summary]) -> list[str]:
@@ -126,7 +127,8 @@ def _meaning(study: Study, summaries: Sequence[Summary]) -> list[str]:
     if study.compare_to:
         notes.append(
             f"The difference to {study.title_of(study.compare_to)} is paired: both rows are counted on the same drawn "
-            "pictures. Where its interval excludes 0, other test pictures would hardly turn it; other seeds may."
+            "pictures, and with the seeds that both have. Where its interval excludes 0, other test pictures would "
+            "hardly turn it; other seeds may."
         )
     if any(summary.published for summary in summaries):
         notes.append("Lines 'measured' were measured here; lines 'published' are figures of others, not measured here.")

@@ -85,7 +85,7 @@ def comma_separated(summaries: Sequence[Summary]) -> str:
     """A line for each row and kind, unrounded, for programs; what is not there is empty."""
     text = io.StringIO()
     columns = ["row", "title", "kind", "seeds", "missing_seeds", *FIGURES, *(f"{name}_sd" for name in FIGURES)]
-    columns += ["r_mean_low", "r_mean_high", "paired_difference", "paired_low", "paired_high"]
+    columns += ["r_mean_low", "r_mean_high", "paired_difference", "paired_low", "paired_high", "paired_seeds"]
     columns += ["train_seconds", "peak_memory_bytes", "parameters_total", "parameters_trained", "source"]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -109,6 +109,7 @@ def _measured_values(s: Summary) -> dict[str, object]:
     if s.paired:
         p = s.paired
         values |= {"paired_difference": p.difference, "paired_low": p.low, "paired_high": p.high}
+        values["paired_seeds"] = " ".join(map(str, p.seeds))
     if s.parameters:
         values |= {"parameters_total": s.parameters.total, "parameters_trained": s.parameters.trained}
     return values

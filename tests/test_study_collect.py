@@ -74,10 +74,29 @@ def test_intervals_are_over_the_same_pictures_and_the_mean_over_seeds(half_finis
     base, whole, _ = half_finished.collect()
     weights = resampled_pictures(40)
     of_base = np.mean([r_means(weights, random_ranks(seed=seed)) for seed in (1, 2)], axis=0)
-    of_whole = r_means(weights, random_ranks(best=0.5, seed=7))
     assert base.interval == interval(of_base) and base.paired is None
+    assert whole.interval == interval(r_means(weights, random_ranks(best=0.5, seed=7)))
+
+
+def test_a_difference_is_over_the_seeds_that_both_rows_have(half_finished):
+    base, whole, _ = half_finished.collect()
+    weights = resampled_pictures(40)
+    of_base, of_whole = (r_means(weights, ranks) for ranks in (random_ranks(seed=1), random_ranks(best=0.5, seed=7)))
+    assert whole.paired.seeds == (1,)
+    assert whole.paired.difference == whole.means["r_mean"] - base.runs[0].figures.r_mean
     assert (whole.paired.low, whole.paired.high) == interval(of_whole - of_base)
     assert whole.paired.excludes_zero and whole.paired.low > 0
+    half_finished.run("small", 3)
+    assert half_finished.collect()[2].paired is None  # no seed of the row it is compared to
+    half_finished.run("whole", 3)
+    assert half_finished.collect()[1].paired == whole.paired
+    assert "excludes 0 (seed 1) |" in half_finished.text("table.md")
+
+
+def test_the_result_of_an_evaluation_is_not_collected(half_finished):
+    half_finished.run("small", 1, epoch=None)
+    with pytest.raises(InputError, match="it is of an evaluation, not of a training"):
+        half_finished.collect()
 
 
 def test_a_row_against_its_equal_differs_by_nothing(tmp_path):

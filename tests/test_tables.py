@@ -94,6 +94,29 @@ def test_seeds_that_cannot_be_are_told(tmp_path, seeds):
         Tables.main(["--study", str(study), "--output_dir", str(tmp_path / "out"), f"--seeds={seeds}"])
 
 
+@pytest.mark.parametrize("option", ["--study", "--released", "--output_dir"])
+def test_a_name_that_an_unset_variable_left_empty_is_not_the_current_folder(tmp_path, option):
+    given = {"--study": str(write_study(tmp_path, ROWS)), "--output_dir": str(tmp_path / "out")}
+    if option == "--released":
+        del given["--study"]
+    with pytest.raises(InputError, match=f"{option}: the name is empty"):
+        Tables.main([part for pair in (given | {option: ""}).items() for part in pair])
+
+
+def test_a_file_for_a_folder_is_told_before_the_first_run(tmp_path):
+    file = write_study(tmp_path, ROWS)
+    with pytest.raises(InputError, match=r"--output_dir .* cannot be written"):
+        Tables.main(["--study", str(file), "--output_dir", str(file), "--dist", "cpu"])
+
+
+def test_the_command_of_a_table_names_every_seed_it_holds(tmp_path):
+    study, out = write_study(tmp_path, ROWS), tmp_path / "out"
+    for seed in (1, 2):
+        write_run(out, "plain", seed, tmp_path / "base.yaml", ["is_baseline=True"])
+    Tables.main(["--study", str(study), "--output_dir", str(out), "--collect", "--seeds", "1"])
+    assert "--seeds 1,2" in (out / "table.md").read_text()
+
+
 def test_a_study_and_released_checkpoints_exclude_each_other(tmp_path):
     with pytest.raises(InputError, match="not allowed with"):
         Tables.main(["--study", "x", "--released", "y", "--output_dir", str(tmp_path)])
