@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if args.collect and not args.output_dir.is_dir():
         raise InputError(f"--collect: there is no folder {args.output_dir}")
-    code = 0 if args.collect else run_all(runs, places, args.output_dir)
+    open_output(args.output_dir)  # collect does so too, but after hours of runs
+    code = 0 if args.collect else run_all(runs, places)
     if code < 128:
         shown = sorted({*seeds, *finished_seeds(args.output_dir, study.rows)})  # the tables hold all there are
         summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, shown))
@@ -97,9 +98,8 @@ def places_of(args: argparse.Namespace) -> list[Place]:
     return [Place(args.dist or "auto")]
 
 
-def run_all(runs: Sequence[Run], places: Sequence[Place], output_dir: Path) -> int:
+def run_all(runs: Sequence[Run], places: Sequence[Place]) -> int:
     """Run what is not done yet; everything is checked before the first starts."""
-    open_output(output_dir)
     states = states_of(runs)
     todo = [(run, state) for run, state in zip(runs, states, strict=True) if state != State.DONE]
     print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
