@@ -455,6 +455,15 @@ def test_the_childs_exit_code_is_ours(program, code):
     assert launch.run_to_end([sys.executable, "-c", program], {}) == code
 
 
+@pytest.fixture
+def terminal_closes():
+    """SIGHUP as under a terminal, also where the tests themselves run under nohup and inherit that it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal_closes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_even_a_child_deaf_to_it(monkeypatch, capsys, tmp_path, number):
     monkeypatch.setattr(launch, "KILL_SECONDS", 0.5)
