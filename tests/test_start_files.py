@@ -198,11 +198,11 @@ def test_any_timm_model_loads_from_a_trained_copy_with_prefixes_and_classifier(t
     assert_same_output(module, source, torch.rand(1, 3, 64, 64))
 
 
-def efficientnet_lite_names():
-    """The names of EfficientNet-PyTorch's lite0 file in their order, which is the order of timm's too."""
+def efficientnet_lite_names(blocks):
+    """The names of an EfficientNet-PyTorch lite file in their order, which is the order of timm's too."""
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     pairs = [("_conv_stem", "_bn0")]
-    for block in range(16):
+    for block in range(blocks):
         expand = [] if block == 0 else [("_expand_conv", "_bn0")]
         pairs += [
             (f"_blocks.{block}.{conv}", f"_blocks.{block}.{bn}")
@@ -212,14 +212,15 @@ def efficientnet_lite_names():
     return [name for conv, bn in pairs for name in (f"{conv}.weight", *(f"{bn}.{tensor}" for tensor in norm))]
 
 
-def test_efficientnet_lite0_in_flat_naming_fills_timms(tmp_path):
-    source = randomised(timm.create_model("tf_efficientnet_lite0", num_classes=0))
-    state = dict(zip(efficientnet_lite_names(), source.state_dict().values(), strict=True))
+@pytest.mark.parametrize(("size", "blocks", "tensors"), [("lite0", 16, 294), ("lite2", 21, 384)])
+def test_an_efficientnet_lite_in_flat_naming_fills_timms(size, blocks, tensors, tmp_path):
+    source = randomised(timm.create_model(f"tf_efficientnet_{size}", num_classes=0))
+    state = dict(zip(efficientnet_lite_names(blocks), source.state_dict().values(), strict=True))
     state |= {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
-    torch.save(state, tmp_path / "lite0.pth")
-    module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    report = load_vision_start(module, str(tmp_path / "lite0.pth"))
-    assert (report.matched, report.needed, report.dropped) == (294, 294, ("_fc.weight", "_fc.bias"))
+    torch.save(state, tmp_path / "start.pth")
+    module = timm.create_model(f"tf_efficientnet_{size}", num_classes=0)
+    report = load_vision_start(module, str(tmp_path / "start.pth"))
+    assert (report.matched, report.needed, report.dropped) == (tensors, tensors, ("_fc.weight", "_fc.bias"))
     assert_unchanged(module, source.state_dict())
 
 

@@ -48,7 +48,7 @@ def configs_of(file, extra=()):
 def test_every_study_of_the_paper_is_there_for_both_data_sets_and_in_the_small():
     wanted = {f"{data}_{name}" for data in ("rsicd", "rsitmd", "lite") for name in NAMES}
     wanted |= {"rsicd_instruction_encoder", "rsitmd_instruction_encoder", "lite_prior", "lite_labels"}
-    wanted.add("lite_preset_table1")
+    wanted |= {"lite_preset_table1", "lite_full_table1"}
     assert {file.stem for file in STUDIES} == wanted
 
 
@@ -61,7 +61,8 @@ def test_a_study_has_the_keys_of_a_study_and_names_its_own_rows(file):
         "rsicd": ("itr_rsicd", "configs/Retrieval_rsicd.yaml"),
         "rsitmd": ("itr_rsitmd", "configs/Retrieval_rsitmd.yaml"),
         "lite": ("itr_rsicd_lite", "configs/Retrieval_rsicd_lite.yaml"),
-    }[data]
+        "lite_full": ("itr_rsicd_lite", "configs/Retrieval_rsicd_lite_full.yaml"),
+    }["lite_full" if file.stem.startswith("lite_full") else data]
     assert study["seeds"] == ([1, 2] if data == "lite" else [42])
     assert len(rows) > 1 and all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in rows)
     named = {study["compare_to"], *study.get("tsne", []), *study.get("curve", {"values": {}})["values"]}
