@@ -119,6 +119,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/ there")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
+    for option in ("release", "output_dir", "check_against"):
+        name = getattr(args, option)
+        if name is not None and not name.strip():  # an unset variable of a shell, which a Path takes for this folder
+            raise InputError(f"--{option}: the name is empty")
     if args.dataset == FOLDER and args.labels:
         raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
     if args.dataset == FOLDER and args.split != "release":

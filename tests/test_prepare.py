@@ -157,6 +157,13 @@ def test_the_printed_command_trains_on_the_written_files(release, tmp_path, caps
     assert Path(config.test_file) == output / "rsicd_test.json"
 
 
+@pytest.mark.parametrize("option", ["--release", "--output_dir", "--check_against"])
+def test_a_name_that_an_unset_variable_left_empty_is_not_the_current_folder(release, tmp_path, option):
+    given = {"--dataset": "rsicd", "--release": str(release), "--output_dir": str(tmp_path / "out")} | {option: ""}
+    with pytest.raises(InputError, match=f"{option}: the name is empty"):
+        Prepare.main([part for pair in given.items() for part in pair])
+
+
 def test_the_same_release_gives_the_same_bytes(release, tmp_path):
     prepare(release, tmp_path / "1")
     prepare(release, tmp_path / "2")
