@@ -28,11 +28,12 @@ from dataset.prepared import (
     split_counts,
 )
 from dataset.published_splits import check_published, published_split
-from dataset.release_files import file_checksum, release_folder
+from dataset.release_files import release_folder
 from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
 from dataset.report import HTML, render
 from dataset.shard_writer import check_suffixes, known_shards, write_shards
 from utils.errors import InputError, run_cli
+from utils.files import file_checksum
 from utils.output import open_output
 
 FOLDER = "folder"

@@ -38,6 +38,7 @@ from utils.costs import count_parameters, peak_memory, train_seconds
 from utils.epochs import run_epochs
 from utils.errors import InputError, run_cli
 from utils.examples import draw_examples
+from utils.files import file_checksum
 from utils.logs import Meters, progress, say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.normalisation import normalise
@@ -98,7 +99,8 @@ def main() -> None:
         best_epoch = train(run, model, loader, sets, resuming)
         load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
     measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
-    write_result(run, model, measured, sets["test"], best_epoch)
+    measured_weights = Path(weights) if args.evaluate else args.output_dir / output.BEST
+    write_result(run, model, measured, sets["test"], best_epoch, measured_weights)
     distributed.stop()
 
 
@@ -303,7 +305,9 @@ def save_model(run: Run, model: PIR, name: str) -> None:
     checkpoint.save_checkpoint(run.output_dir / name, released_state_dict(model), run.config.to_dict())
 
 
-def write_result(run: Run, model: PIR, measured: Measured, test_set: EvaluationSet, best_epoch: int | None) -> None:
+def write_result(
+    run: Run, model: PIR, measured: Measured, test_set: EvaluationSet, best_epoch: int | None, weights: Path
+) -> None:
     """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
     memory = peak_memory(run.device)
     if not distributed.is_main():
@@ -332,6 +336,7 @@ def write_result(run: Run, model: PIR, measured: Measured, test_set: EvaluationS
         "pictures": len(test_set.images),
         "captions": len(test_set.captions),
         "epoch": best_epoch,
+        "weights_sha256": file_checksum(weights),
         "seed": run.seed,
         "processes": distributed.world_size(),
         "batch_size": run.batch_size * distributed.world_size(),

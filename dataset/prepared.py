@@ -14,9 +14,10 @@ from dataset.near_duplicates import RULE, Hashed, NearDuplicate
 from dataset.perceptual_hash import hash_from_text, hash_text
 from dataset.picture_check import PictureCheck
 from dataset.picture_files import leads_outside
-from dataset.release_files import file_checksum, read_json
+from dataset.release_files import read_json
 from dataset.releases import SPLITS, ListedPicture, Listing
 from utils.errors import InputError
+from utils.files import file_checksum
 
 FORMAT = 1  # raised when the same input begins to give other output
 REPORT = "report.json"

@@ -1,7 +1,6 @@
 """The files of a release: a folder, or an archive unpacked safely; text read strictly, pictures found by name."""
 
 import gzip
-import hashlib
 import json
 import lzma
 import os
@@ -18,6 +17,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from dataset.picture_files import leads_outside
 from utils.errors import InputError, reason
+from utils.files import check_regular, file_checksum
 
 UNPACKED = "release"  # the folder in --output_dir that an archive is unpacked to
 _MARKER = ".archive.json"  # in it: which archive it is, {"sha256", "files": {name: bytes}}
@@ -65,7 +65,7 @@ def release_folder(release: Path, output_dir: Path) -> Iterator[Path]:
 def read_text(file: Path) -> str:
     """A UTF-8 text, with or without byte order mark; `InputError` where it is missing or otherwise encoded."""
     try:
-        _check_regular(file)
+        check_regular(file)
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
@@ -79,21 +79,6 @@ def read_json(file: Path) -> Any:
         return json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
-
-
-def file_checksum(file: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; `InputError` where it cannot be read."""
-    try:
-        _check_regular(file)
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-
-
-def _check_regular(file: Path) -> None:
-    if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would wait for ever
-        raise InputError(f"cannot read {file}: it is no regular file")
 
 
 class PictureIndex:

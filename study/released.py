@@ -15,6 +15,7 @@ from study.training_logs import LogToDraw, draw_logs, read_log
 from utils import output
 from utils.config import Config, config_from_dict, config_from_file
 from utils.errors import InputError
+from utils.files import file_checksum
 from utils.launch import STOPPING, processes_for, run_to_end, shell_line
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
@@ -97,13 +98,13 @@ def find_checkpoints(folder: Path, output_dir: Path) -> list[Checkpoint]:
 
 
 def measured(checkpoint: Checkpoint, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The checkpoint's result; None where there is none yet, or one older than the weights.
+    """The checkpoint's result; None where there is none yet, or one of other weights.
 
     Raises InputError for a config that is wrong and for a result that is none or of another config.
     """
     config = config_from_file(checkpoint.folder / output.CONFIG, list(overrides))
     file = checkpoint.output_dir / output.RESULT
-    if not file.exists() or file.stat().st_mtime < (checkpoint.folder / output.BEST).stat().st_mtime:
+    if not file.exists():
         return None
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -112,6 +113,8 @@ def measured(checkpoint: Checkpoint, overrides: Sequence[str]) -> dict[str, Any]
             raise ValueError
     except (OSError, ValueError, RecursionError, KeyError, TypeError, InputError):
         raise InputError(f"{file} is no result of an evaluation; remove it, then it is measured again") from None
+    if result.get("weights_sha256") != file_checksum(checkpoint.folder / output.BEST):
+        return None
     if other := _differing(config, recorded):
         raise InputError(f"{file} was measured with another {other}; remove it, then it is measured again")
     return result

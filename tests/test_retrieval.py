@@ -1,5 +1,6 @@
 """The experiment from the command line to its result: training, evaluation, resume, and what goes wrong."""
 
+import hashlib
 import json
 import os
 import signal
@@ -130,6 +131,11 @@ def test_a_result_tells_what_the_run_cost(finished, experiment):
     assert result["train_seconds"] == pytest.approx(sum(line["train_seconds"] for line in lines), abs=0.01)
     assert result["train_seconds"] > 0
     assert 50 * 2**20 < result["peak_memory_bytes"] < 8 * 2**30
+
+
+def test_a_result_tells_by_which_weights_it_was_measured(finished):
+    weights = hashlib.sha256((finished / "checkpoint_best.pth").read_bytes()).hexdigest()
+    assert json.loads((finished / "result.json").read_text())["weights_sha256"] == weights
 
 
 def test_the_ranks_written_give_the_figures(finished, experiment):

@@ -1,7 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what identifies one."""
 
+import hashlib
 import os
+import stat
 from pathlib import Path
+
+from utils.errors import InputError
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -9,3 +13,19 @@ def write_whole(file: Path, content: bytes) -> None:
     beside = file.with_name(file.name + ".partial")
     beside.write_bytes(content)
     os.replace(beside, file)
+
+
+def file_checksum(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; `InputError` where it cannot be read."""
+    try:
+        check_regular(file)
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+
+
+def check_regular(file: Path) -> None:
+    """Raise InputError for a pipe or a folder, which reading would wait for or fail on."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise InputError(f"cannot read {file}: it is no regular file")
