@@ -32,6 +32,7 @@ from dataset.release_files import release_folder
 from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
 from dataset.report import HTML, render
 from dataset.shard_writer import check_suffixes, known_shards, write_shards
+from run import OneLineParser, named_path
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.output import open_output
@@ -46,14 +47,14 @@ DEFAULT_TASK = "itr_rsicd_lite"
 def main(arguments: list[str] | None = None) -> int:
     """Write the annotation files and the report of one release, and print what they hold and how to train on them."""
     args = parse(arguments)
-    output_dir = Path(args.output_dir).resolve()
-    other = OtherSet(Path(args.check_against)) if args.check_against else None
+    output_dir = args.output_dir.resolve()
+    other = OtherSet(args.check_against) if args.check_against else None
     open_output(output_dir)
     train_file, index = output_dir / f"{args.dataset}_train.json", output_dir / SHARDS / f"{args.dataset}_train.json"
     names = (*(f"{args.dataset}_{split}.json" for split in SPLITS), HTML, REPORT)
     check_places([*(output_dir / name for name in names), index])
     old_shards = known_shards(index)
-    with release_folder(Path(args.release), output_dir) as folder, set_aside(index.parent / PARTIAL) as beside:
+    with release_folder(args.release, output_dir) as folder, set_aside(index.parent / PARTIAL) as beside:
         listing = read_listing(args, folder)
         made_with = settings(args, listing, other)
         defects = Defects()
@@ -100,11 +101,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; `InputError` for arguments that contradict each other."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneLineParser(description=__doc__)
     add = parser.add_argument
     add("--dataset", required=True, choices=[*RELEASES, FOLDER], help="a published release, or a folder of one's own")
-    add("--release", required=True, metavar="DIR", help="the release: a folder, or a zip or tar archive of it")
-    add("--output_dir", required=True, metavar="DIR", help="where the annotation files and the report go")
+    add(
+        "--release",
+        type=named_path,
+        required=True,
+        metavar="DIR",
+        help="the release: a folder, or a zip or tar archive of it",
+    )
+    add(
+        "--output_dir",
+        type=named_path,
+        required=True,
+        metavar="DIR",
+        help="where the annotation files and the report go",
+    )
     add(
         "--split",
         default="release",
@@ -116,14 +129,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         choices=("name", "scene"),
         help="name: from the picture's name, as released (the default); scene: the release's scene classes",
     )
-    add("--check_against", metavar="FILE", help="another data set's report.json: are pictures in both?")
+    add(
+        "--check_against", type=named_path, metavar="FILE", help="another data set's report.json: are pictures in both?"
+    )
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/ there")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
-    for option in ("release", "output_dir", "check_against"):
-        name = getattr(args, option)
-        if name is not None and not name.strip():  # an unset variable of a shell, which a Path takes for this folder
-            raise InputError(f"--{option}: the name is empty")
     if args.dataset == FOLDER and args.labels:
         raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
     if args.dataset == FOLDER and args.split != "release":

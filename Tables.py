@@ -6,9 +6,8 @@ then writes table.md, .tex, .csv and .html and the figures to DIR. The same comm
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from run import TASKS, OneLineParser, trains_prior
+from run import TASKS, OneLineParser, named_path, trains_prior
 from study.collect import collect, shown_command
 from study.places import Place, places_for
 from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, possible_seeds, read_study
@@ -61,10 +60,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="Tables.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--study", type=_path, help="study file, configs/studies/NAME.yaml")
-    what.add_argument("--released", type=_path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead")
+    what.add_argument("--study", type=named_path, help="study file, configs/studies/NAME.yaml")
+    what.add_argument(
+        "--released", type=named_path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead"
+    )
     add = parser.add_argument
-    add("--output_dir", type=_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
+    add("--output_dir", type=named_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
     add("--dist", help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
     add(
@@ -118,12 +119,6 @@ def commands_of(
     place = together if args.dist else []  # side by side, a run's cards are those that were free
     lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
     return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]
-
-
-def _path(text: str) -> Path:
-    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
-        raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
 
 
 def _names(text: str) -> list[str]:

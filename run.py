@@ -56,6 +56,13 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help lists the arguments)")
 
 
+def named_path(text: str) -> Path:
+    """An argument's type: a file or folder whose name is not empty."""
+    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Launch what the arguments ask for, or print its command; return its exit code."""
     args = parse(arguments)
