@@ -97,10 +97,11 @@ def main() -> None:
     best_epoch = None
     if not args.evaluate:
         best_epoch = train(run, model, loader, sets, resuming)
-        load_released(model, checkpoint.read_checkpoint(args.output_dir / output.BEST))
+        weights = args.output_dir / output.BEST
+        load_released(model, checkpoint.read_checkpoint(weights))
+    weights_sha256 = file_checksum(Path(weights))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
-    measured_weights = Path(weights) if args.evaluate else args.output_dir / output.BEST
-    write_result(run, model, measured, sets["test"], best_epoch, measured_weights)
+    write_result(run, model, measured, sets["test"], best_epoch, weights_sha256)
     distributed.stop()
 
 
@@ -306,7 +307,7 @@ def save_model(run: Run, model: PIR, name: str) -> None:
 
 
 def write_result(
-    run: Run, model: PIR, measured: Measured, test_set: EvaluationSet, best_epoch: int | None, weights: Path
+    run: Run, model: PIR, measured: Measured, test_set: EvaluationSet, best_epoch: int | None, weights_sha256: str
 ) -> None:
     """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
     memory = peak_memory(run.device)
@@ -336,7 +337,7 @@ def write_result(
         "pictures": len(test_set.images),
         "captions": len(test_set.captions),
         "epoch": best_epoch,
-        "weights_sha256": file_checksum(weights),
+        "weights_sha256": weights_sha256,
         "seed": run.seed,
         "processes": distributed.world_size(),
         "batch_size": run.batch_size * distributed.world_size(),
