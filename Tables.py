@@ -6,9 +6,10 @@ then writes table.md, .tex, .csv and .html and the figures to DIR. The same comm
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from run import TASKS, OneLineParser, named_path, trains_prior
-from study.collect import collect, shown_command
+from study.collect import Found, collect, read_finished, shown_command
 from study.places import Place, places_for
 from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, possible_seeds, read_study
 from study.queue import run_queue
@@ -17,6 +18,7 @@ from study.runs import Run, State, runs_of, states_of
 from utils.errors import InputError, run_cli
 from utils.launch import processes_for, shell_line
 from utils.output import open_output
+from utils.typed import override_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,12 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
     if args.collect and not args.output_dir.is_dir():
         raise InputError(f"--collect: there is no folder {args.output_dir}")
     open_output(args.output_dir)  # collect does so too, but after hours of runs
-    code = 0 if args.collect else run_all(runs, places)
+    code = 0
+    if not args.collect:
+        states = states_of(runs)
+        read_finished(study, planned, args.output_dir)  # what is damaged is told before hours of runs, too
+        code = run_all(runs, states, places)
     if code < 128:
+        finished = read_finished(study, planned, args.output_dir)
+        if args.collect and not any(finished.runs.values()):
+            raise InputError(f"--collect: {args.output_dir} holds no finished run of {args.study}")
         shown = sorted({*seeds, *finished_seeds(args.output_dir, study.rows)})  # the tables hold all there are
-        summaries = collect(study, planned, seeds, args.output_dir, commands_of(args, study, planned, shown))
-        finished = sum(bool(summary.runs) for summary in summaries)
-        print(f"{finished} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
+        commands = commands_of(args, study, planned, shown, finished)
+        summaries = collect(study, finished, seeds, args.output_dir, commands)
+        rows_there = sum(bool(summary.runs) for summary in summaries)
+        print(f"{rows_there} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
     return code
 
 
@@ -99,23 +109,27 @@ def places_of(args: argparse.Namespace) -> list[Place]:
     return [Place(args.dist or "auto")]
 
 
-def run_all(runs: Sequence[Run], places: Sequence[Place]) -> int:
-    """Run what is not done yet; everything is checked before the first starts."""
-    states = states_of(runs)
-    todo = [(run, state) for run, state in zip(runs, states, strict=True) if state != State.DONE]
+def run_all(runs: Sequence[Run], states: Sequence[State], places: Sequence[Place]) -> int:
+    """Run what is not done yet."""
+    todo = [run for run, state in zip(runs, states, strict=True) if state != State.DONE]
     print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
     return run_queue(todo, places)
 
 
 def commands_of(
-    args: argparse.Namespace, study: Study, planned: dict[str, PlannedRow], seeds: Sequence[int]
+    args: argparse.Namespace, study: Study, planned: dict[str, PlannedRow], seeds: Sequence[int], finished: Found
 ) -> list[str]:
-    """What a reader types to make these tables: the study's command, then each run's."""
+    """What a reader types to make these tables: the study's command, then each run's, as it was run."""
     arguments = ["--study", str(args.study), "--output_dir", str(args.output_dir), "--seeds", ",".join(map(str, seeds))]
     for override in args.override:
         arguments += ["--override", override]
     together = ["--parallel", args.parallel] if args.parallel else ["--dist", args.dist] if args.dist else []
     runs = runs_of(planned.values(), seeds, study.task, args.output_dir, download=args.download)
+    differing = {run.folder: run.differing for of_row in finished.runs.values() for run in of_row}
+    own = {folder: [override_of(*each) for each in values.items()] for folder, values in differing.items()}
+    runs = [
+        replace(run, row=replace(run.row, overrides=(*run.row.overrides, *own.get(run.folder, ())))) for run in runs
+    ]
     place = together if args.dist else []  # side by side, a run's cards are those that were free
     lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
     return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]

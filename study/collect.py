@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from study.embedding_map import Embedded, draw_map, read_embeddings
@@ -16,16 +17,32 @@ from utils.output import EMBEDDINGS, open_output
 ROWS_PICTURE, CURVE_PICTURE, MAP_PICTURE = "r_mean.png", "curve.png", "tsne.png"
 
 
-def collect(
-    study: Study, rows: Mapping[str, PlannedRow], seeds: Sequence[int], output_dir: Path, commands: Sequence[str]
-) -> list[Summary]:
-    """Write the tables and figures of all rows from what is finished, whatever seeds; return the summaries.
+@dataclass(frozen=True)
+class Found:
+    """What is finished of a study."""
 
-    rows: every row of the study; seeds: those that should be there; commands: what the runs are made with.
+    runs: Mapping[str, Sequence[Finished]]  # of every row, whatever seeds
+    embedded: Mapping[str, Embedded]  # by title, of the rows of the map that have embeddings
+
+
+def read_finished(study: Study, rows: Mapping[str, PlannedRow], output_dir: Path) -> Found:
+    """Read and check all that the tables and figures of the rows are made from.
+
     Raises InputError for a damaged result and for test sets that cannot be compared.
     """
     runs = {name: finished_runs(output_dir, row) for name, row in rows.items()}
     check_same_test_set(runs)
+    return Found(runs, _embeddings(study, runs))
+
+
+def collect(
+    study: Study, found: Found, seeds: Sequence[int], output_dir: Path, commands: Sequence[str]
+) -> list[Summary]:
+    """Write the tables and figures of all rows from what was found; return the summaries.
+
+    seeds: those that should be there; commands: what the runs are made with.
+    """
+    runs, embedded = found.runs, found.embedded
     summaries = summarise(study, runs, seeds)
     open_output(output_dir)
     remarks = [*_test_set(runs), *_batches(runs), *_missing(summaries), *_differing(summaries)]
@@ -40,7 +57,6 @@ def collect(
         title = f"{study.title}: {study.curve.key}"
         drawn[CURVE_PICTURE] = draw_curve(output_dir / CURVE_PICTURE, study.curve, summaries, title)
     if study.tsne:
-        embedded = _embeddings(study, runs)
         absent = [study.title_of(row) for row in study.tsne if study.title_of(row) not in embedded]
         if absent:
             remarks.append(f"No t-SNE map yet of {', '.join(absent)}: no finished run with {EMBEDDINGS}.")

@@ -1,6 +1,5 @@
 """A t-SNE map of rows' test embeddings, side by side, coloured by scene."""
 
-import io
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from study.results import read_arrays
 from utils.errors import InputError
-from utils.files import write_whole
+from utils.figures import png_figure
 
 # Okabe and Ito's colours, told apart by the colour-blind; more than these nobody tells apart, so the rest is grey.
 INKS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
@@ -56,18 +55,16 @@ def read_embeddings(file: Path) -> Embedded:
 
 def draw_map(file: Path, rows: Mapping[str, Embedded], title: str) -> None:
     """Write the maps of the rows (title -> embeddings), pictures and captions of each embedded together."""
-    figure = Figure(figsize=(5.6 * len(rows), 6.4), layout="constrained")
-    panels = figure.subplots(1, len(rows), squeeze=False)[0]
     counted = Counter(scene for embedded in rows.values() if embedded.scenes is not None for scene in embedded.scenes)
     inks = dict(zip((scene for scene, _ in counted.most_common(len(INKS))), INKS, strict=False))
-    for axes, (name, embedded) in zip(panels, rows.items(), strict=True):
-        _draw_panel(axes, embedded, inks)
-        axes.set_title(textwrap.fill(name, 50), fontsize=11)
-    figure.suptitle(textwrap.fill(title, 60 * len(rows)), fontsize=12)
-    _legend(figure, panels[0], inks, others=len(counted) > len(inks) or not counted)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    write_whole(file, picture.getvalue())
+    with png_figure(file, 5.6 * len(rows), 6.4, dpi=DPI) as figure:
+        panels = figure.subplots(1, len(rows), squeeze=False)[0]
+        for axes, (name, embedded) in zip(panels, rows.items(), strict=True):
+            _draw_panel(axes, embedded, inks)
+            axes.set_title(textwrap.fill(name, 50), fontsize=11)
+        figure.suptitle(textwrap.fill(title, 60 * len(rows)), fontsize=12)
+        columns = min(6, 3 * len(rows))  # what is as wide as the panels
+        _legend(figure, panels[0], inks, columns, others=len(counted) > len(inks) or not counted)
 
 
 def _draw_panel(axes: Axes, embedded: Embedded, inks: Mapping[str, str]) -> None:
@@ -86,11 +83,11 @@ def _draw_panel(axes: Axes, embedded: Embedded, inks: Mapping[str, str]) -> None
     axes.set_yticks([])
 
 
-def _legend(figure: Figure, axes: Axes, inks: Mapping[str, str], *, others: bool) -> None:
+def _legend(figure: Figure, axes: Axes, inks: Mapping[str, str], columns: int, *, others: bool) -> None:
     named = [*inks.items(), *([("other scenes" if inks else "no scenes known", OTHERS)] if others else [])]
     handles = [axes.scatter([], [], c=ink, marker="s", s=40, label=name) for name, ink in named]
     handles += [
         axes.scatter([], [], c="#555555", marker=marker, s=30, label=name)
         for name, marker in (("picture", "o"), ("its first caption", "^"))
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
@@ -117,8 +118,10 @@ def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
             problems.append(f"row {name}: {error}")
             continue
         planned[name] = PlannedRow(name, study.config_file(name), together, config)
+        if study.curve and not _has_key(config.to_dict(), study.curve.key):
+            problems.append(f"'curve.key' is no config key {study.curve.key!r}")
     if problems:
-        raise InputError(listed(problems))
+        raise InputError(listed(list(dict.fromkeys(problems))))
     return planned
 
 
@@ -136,6 +139,11 @@ def possible_seeds(seeds: Sequence[int]) -> bool:
     return bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) <= MOST_SEED
 
 
+def _has_key(values: Any, key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return isinstance(values, Mapping) and first in values and (not rest or _has_key(values[first], rest))
+
+
 def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
     problems = []
     if study.task not in tasks:
@@ -144,6 +152,8 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
         problems.append("'rows' names no row")
     if not possible_seeds(study.seeds):
         problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers from 0 to {MOST_SEED}")
+    if study.published_pictures is not None and study.published_pictures < 1:
+        problems.append(f"'published_pictures' is {study.published_pictures}, expected a test set's number")
     folders: dict[str, str] = {}
     titles: dict[str, str] = {}
     for name, row in study.rows.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from study.places import Place
-from study.runs import RUN_LOG, Run, State, read_result
+from study.runs import RUN_LOG, Run, State, read_result, state_of
 from utils.errors import InputError
 from utils.launch import KILL_SECONDS, STOPPING, kill_marked, shell_code, shell_line
 from utils.output import RESULT
@@ -44,7 +44,7 @@ class _Child:
     log_start: int  # where in the log its own output begins
 
 
-def run_queue(runs: Sequence[tuple[Run, State]], places: Sequence[Place]) -> int:
+def run_queue(runs: Sequence[Run], places: Sequence[Place]) -> int:
     """Run them all, a place's next when its last has ended; return the exit code.
 
     0: each has its result. 1: some failed, listed at the end with a line of their log. 128 + N: signal N ended this,
@@ -71,12 +71,12 @@ def run_queue(runs: Sequence[tuple[Run, State]], places: Sequence[Place]) -> int
 class _Queue:
     """What waits, what runs where, and what failed."""
 
-    def __init__(self, runs: Sequence[tuple[Run, State]], places: Sequence[Place]) -> None:
+    def __init__(self, runs: Sequence[Run], places: Sequence[Place]) -> None:
         self.mark = uuid.uuid4().hex
         self.failures: list[Failure] = []
         self._places = places
         self._total = len(runs)
-        self._waiting = deque((number, *run) for number, run in enumerate(runs, 1))
+        self._waiting = deque(enumerate(runs, 1))
         self._children: dict[int, _Child] = {}  # by the number of their place
         self._seconds: list[float] = []  # of the runs that finished
 
@@ -103,14 +103,18 @@ class _Queue:
                 child.process.kill()
                 child.process.wait()
 
-    def _start(self, at: int, place: Place, number: int, run: Run, state: State) -> None:
-        command = run.command(place.dist, state)
+    def _start(self, at: int, place: Place, number: int, run: Run) -> None:
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
             with (run.folder / RUN_LOG).open("ab") as log:
                 if not _locked(log):
                     self._failed(run, number, "another process, perhaps of a study that was killed, is at work in it")
                     return
+                state = state_of(run)  # another study may have been at work in it since
+                if state == State.DONE:
+                    print(f"{number}/{self._total} {run.name} was done meanwhile", flush=True)
+                    return
+                command = run.command(place.dist, state)
                 log.write(f"$ {shell_line(command, place.environment)}\n".encode())
                 log.flush()
                 process = subprocess.Popen(
@@ -124,6 +128,9 @@ class _Queue:
                 self._children[at] = _Child(run, number, process, time.monotonic(), log.tell())
         except OSError as error:
             self._failed(run, number, f"it cannot be started ({error.strerror})")
+            return
+        except InputError as error:
+            self._failed(run, number, str(error))
             return
         how = "goes on" if state == State.CUT else "starts"
         print(f"{number}/{self._total} {run.name} {how}{self._time_left()}", flush=True)

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def evaluate_released(folder: Path, output_dir: Path, dist: str, overrides: list
     One with a result is not measured again, one that fails does not stop the others. dry_run: only print the
     commands. Returns the exit code: 1 where one failed, 128 + N when signal N ended it.
     """
-    checkpoints = find_checkpoints(folder, output_dir)
+    checkpoints, incomplete = find_checkpoints(folder, output_dir)
+    for note in incomplete:
+        print(f"left aside: {note}", file=sys.stderr)
     processes_for(dist, check_cards=not dry_run)
     if not dry_run:
         output.open_output(output_dir)
@@ -71,30 +74,52 @@ def evaluate_released(folder: Path, output_dir: Path, dist: str, overrides: list
         if code:
             failed[checkpoint.name] = f"exit code {code}, the run printed its reason"
     if not dry_run:
-        report(checkpoints, output_dir, dist, overrides, failed)
+        report(checkpoints, output_dir, dist, overrides, failed, incomplete)
     for name, problem in failed.items():
         print(f"failed: {name}: {problem}", file=sys.stderr)
     return stopped or int(bool(failed))
 
 
-def find_checkpoints(folder: Path, output_dir: Path) -> list[Checkpoint]:
-    """Every folder at or below `folder` that holds weights and their config, by name.
+def find_checkpoints(folder: Path, output_dir: Path) -> tuple[list[Checkpoint], list[str]]:
+    """Every folder at or below `folder` that holds weights and their config, by name; what has weights alone.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, and where a result would go into one of the folders themselves.
     """
     if not folder.is_dir():
         raise InputError(f"--released {folder} is no folder; name one with checkpoints as published")
-    files = sorted(folder.rglob(output.BEST))
-    folders = [file.parent for file in files if (file.parent / output.CONFIG).is_file()]
+    with_weights = [each for each in _folders(folder) if (each / output.BEST).is_file()]
+    folders = [each for each in with_weights if (each / output.CONFIG).is_file()]
+    incomplete = [f"{each / output.BEST} without its {output.CONFIG}" for each in with_weights if each not in folders]
     if not folders:
-        without = f", but {files[0]} without its {output.CONFIG}" if files else ""
+        without = f", but {incomplete[0]}" if incomplete else ""
         raise InputError(
             f"below {folder} is no folder with {output.BEST} and {output.CONFIG}{without}; "
             "checkpoints/README.md says how a checkpoint is laid out"
         )
     start = Path(folder.resolve().name if folder in folders else "")  # a checkpoint's own folder keeps its name
     names = [(start / each.relative_to(folder)).as_posix() for each in folders]
-    return [Checkpoint(name, each, output_dir / name) for name, each in zip(names, folders, strict=True)]
+    checkpoints = [Checkpoint(name, each, output_dir / name) for name, each in zip(names, folders, strict=True)]
+    own = {each.resolve() for each in folders}
+    for checkpoint in checkpoints:
+        if checkpoint.output_dir.resolve() in own:
+            raise InputError(
+                f"the result of {checkpoint.name} would go into {checkpoint.output_dir}, which holds a checkpoint "
+                "itself; give another --output_dir"
+            )
+    return checkpoints, incomplete
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """`folder` and all below it by name, behind links too, each once."""
+    seen = set()
+    for name, below, _ in os.walk(folder, followlinks=True):
+        place = os.path.realpath(name)
+        if place in seen:
+            below.clear()
+            continue
+        seen.add(place)
+        below.sort()
+        yield Path(name)
 
 
 def measured(checkpoint: Checkpoint, overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -133,9 +158,10 @@ def report(
     dist: str,
     overrides: Sequence[str],
     failed: Mapping[str, str],
+    incomplete: Sequence[str],
 ) -> None:
     """Write the curves and the tables of what is measured so far."""
-    rows, logs, notes = [], [], []
+    rows, logs, notes = [], [], [f"left aside: {note}" for note in incomplete]
     for checkpoint in checkpoints:
         row = _row(checkpoint, dist, overrides, failed.get(checkpoint.name, ""))
         rows.append(row)

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from study.plan import FIGURES, PlannedRow
-from study.runs import differing_keys, read_result
+from study.runs import differing_values, read_result
 from utils.errors import InputError, listed, reason
 from utils.output import RANKS, RESULT
 from utils.typed import read_fields
@@ -70,7 +71,7 @@ class Finished:
     folder: Path
     figures: Figures
     ranks: Ranks | None
-    differing: tuple[str, ...]  # keys of its config that are not the study's
+    differing: Mapping[str, Any]  # by dotted key, what its config has where it is not the study's
 
 
 def finished_runs(output_dir: Path, row: PlannedRow) -> list[Finished]:
@@ -130,7 +131,7 @@ def _finished(folder: Path, row: PlannedRow) -> Finished:
     if problems:
         raise InputError(f"{folder / RESULT}: {listed(problems)}")
     ranks = _read_ranks(folder / RANKS, figures) if (folder / RANKS).exists() else None
-    differing = tuple(differing_keys(values["config"], row.config, folder / RESULT))
+    differing = differing_values(values["config"], row.config, folder / RESULT)
     return Finished(figures.seed, folder, figures, ranks, differing)
 
 

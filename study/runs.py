@@ -81,7 +81,7 @@ def state_of(run: Run) -> State:
     if (folder / RESULT).exists():
         recorded = read_result(folder / RESULT)
         config = recorded.get("config")
-        differing = differing_keys(config if isinstance(config, Mapping) else {}, run.row.config, folder / RESULT)
+        differing = [*differing_values(config if isinstance(config, Mapping) else {}, run.row.config, folder / RESULT)]
         if recorded.get("seed") != run.seed:
             differing.append("seed")
         _refuse(differing, run, "is of a run that differs in")
@@ -89,7 +89,7 @@ def state_of(run: Run) -> State:
             raise InputError(f"{folder} holds an evaluation's result, not a training's; move it away")
         return State.DONE
     if (folder / CONFIG).exists():
-        differing = differing_keys(read_yaml(folder / CONFIG), run.row.config, folder / CONFIG)
+        differing = [*differing_values(read_yaml(folder / CONFIG), run.row.config, folder / CONFIG)]
         _refuse(differing, run, "holds a run cut short that differs in")
     if _accepted(folder, resume=False):
         return State.NEW
@@ -128,8 +128,8 @@ def _no_number(constant: str) -> None:
     raise ValueError(f"it holds {constant}")
 
 
-def differing_keys(recorded: Mapping[str, Any], config: Config, file: Path) -> list[str]:
-    """The keys, dotted, in which a recorded config is not `config`; what it lacks has its default.
+def differing_values(recorded: Mapping[str, Any], config: Config, file: Path) -> dict[str, Any]:
+    """By dotted key, what a recorded config has where it is not `config`; what it lacks has its default.
 
     `num_workers` decides nothing of what is trained and is left out. Raises InputError where `recorded` is no config.
     """
@@ -138,7 +138,8 @@ def differing_keys(recorded: Mapping[str, Any], config: Config, file: Path) -> l
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     now = _flat(config.to_dict())
-    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key) and key != "num_workers")
+    differing = [key for key in {*before, *now} if before.get(key) != now.get(key) and key != "num_workers"]
+    return {key: before.get(key) for key in sorted(differing)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from textwrap import dedent
 
 from study.bootstrap import DRAWS, PERCENT
 from study.plan import FIGURES, Study
@@ -29,6 +31,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Paragraph:
+    """Lines of text, or of what is typed as it stands."""
+
+    lines: tuple[str, ...]
+    typed: bool
+
+
+@dataclass(frozen=True)
 class Page:
     """All that is written of a study."""
 
@@ -36,14 +46,22 @@ class Page:
     figures: Table
     costs: Table
     notes: tuple[str, ...]
+    about: tuple[Paragraph, ...]  # what the study file says of itself
     commands: tuple[str, ...]
 
 
 def page_of(study: Study, summaries: Sequence[Summary], remarks: Sequence[str], commands: Sequence[str]) -> Page:
     """The page of a study; `remarks`: what else a reader must know of these runs."""
     notes = [*_meaning(study, summaries), *remarks, *_sources(summaries)]
-    notes += [study.notes.strip()] if study.notes else []
-    return Page(study.title, figures_table(study, summaries), costs_table(summaries), tuple(notes), tuple(commands))
+    tables = figures_table(study, summaries), costs_table(summaries)
+    return Page(study.title, *tables, tuple(notes), paragraphs(study.notes or ""), tuple(commands))
+
+
+def paragraphs(text: str) -> tuple[Paragraph, ...]:
+    """Text whose indented lines are commands -> its paragraphs in order; an empty line ends one, too."""
+    kinds = groupby(text.splitlines(), lambda line: (bool(line.strip()), line.startswith(" ")))
+    found = ((typed, list(lines)) for (there, typed), lines in kinds if there)
+    return tuple(Paragraph(tuple(dedent("\n".join(lines)).splitlines()), typed) for typed, lines in found)
 
 
 def figures_table(study: Study, summaries: Sequence[Summary]) -> Table:

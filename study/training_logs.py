@@ -1,6 +1,5 @@
 """The `log.txt` of trainings, this code's or the released one's, read and drawn."""
 
-import io
 import json
 import math
 import re
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from study.plan import FIGURES
-from utils.files import write_whole
+from utils.figures import png_figure
 
 Curve = Mapping[int, float]  # epoch -> value
 
@@ -67,24 +65,21 @@ def read_log(file: Path) -> TrainingLog:
 
 def draw_logs(file: Path, logs: Sequence[LogToDraw]) -> None:
     """Write a PNG with a row a log: mean recall over epochs beside the published one, and the losses."""
-    figure = Figure(figsize=(11, ROW_INCHES * len(logs) + 0.3), layout="constrained")
-    for row, (left, right) in zip(logs, figure.subplots(len(logs), 2, squeeze=False), strict=True):
-        left.set_title(row.name, loc="left", fontsize=11, fontweight="bold")
-        _draw_curves(left, row.log.means, "mean recall, %", mark_best=True)
-        if row.published is not None:
-            left.axhline(row.published, color=GREY, linestyle="--", linewidth=1)
-            label = f"published {row.published:.2f}"
-            left.plot([], [], color=GREY, linestyle="--", linewidth=1, label=label)
-        _draw_curves(right, row.log.losses, "training loss", mark_best=False)
-        for axes in (left, right):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-            else:
-                axes.text(0.5, 0.5, "not in the log", transform=axes.transAxes, ha="center", color=GREY)
-                axes.set(xticks=[], yticks=[])
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write_whole(file, content.getvalue())
+    with png_figure(file, 11, ROW_INCHES * len(logs) + 0.3, dpi=110) as figure:
+        for row, (left, right) in zip(logs, figure.subplots(len(logs), 2, squeeze=False), strict=True):
+            left.set_title(row.name, loc="left", fontsize=11, fontweight="bold")
+            _draw_curves(left, row.log.means, "mean recall, %", mark_best=True)
+            if row.published is not None:
+                left.axhline(row.published, color=GREY, linestyle="--", linewidth=1)
+                label = f"published {row.published:.2f}"
+                left.plot([], [], color=GREY, linestyle="--", linewidth=1, label=label)
+            _draw_curves(right, row.log.losses, "training loss", mark_best=False)
+            for axes in (left, right):
+                if axes.get_legend_handles_labels()[0]:
+                    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+                else:
+                    axes.text(0.5, 0.5, "not in the log", transform=axes.transAxes, ha="center", color=GREY)
+                    axes.set(xticks=[], yticks=[])
 
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Curve], what: str, *, mark_best: bool) -> None:

@@ -22,6 +22,9 @@ _TEX = {
     "−": r"$-$",
     "–": "--",
     "→": r"$\to$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }
 
 
@@ -41,13 +44,18 @@ def markdown(page: Page, pictures: Sequence[str]) -> str:
     """The page for a README; pictures by name, as files beside it."""
     parts = [f"# {_md(page.title)}", _md_table(page.figures), _md_table(page.costs)]
     parts += ["\n".join(f"- {_md(note)}" for note in page.notes)]
+    parts += ["\n".join(_md_fenced(each.lines) if each.typed else each.lines) for each in page.about]
     parts += [f"![{name}]({name})" for name in pictures]
-    parts += ["Made by:", "\n".join(["```bash", *page.commands, "```"])]
+    parts += ["Made by:", "\n".join(_md_fenced(page.commands))]
     return "\n\n".join(parts) + "\n"
 
 
 def _md(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _md_fenced(lines: Sequence[str]) -> list[str]:
+    return ["```bash", *lines, "```"]
 
 
 def _md_table(table: Table) -> str:
@@ -60,17 +68,20 @@ def _md_table(table: Table) -> str:
 
 def latex(page: Page) -> str:
     """Two table environments for a document that loads booktabs; notes and commands as comments."""
-    comments = [f"% {' '.join(text.split())}" for text in (page.title, *page.notes, "Made by:", *page.commands)]
+    about = [line for paragraph in page.about for line in paragraph.lines]
+    said = (page.title, *page.notes, *about, "Made by:", *page.commands)
+    comments = [f"% {' '.join(text.split())}" for text in said]
     return "\n".join([*comments, _tex_table(page.figures, page.title), "", _tex_table(page.costs, page.title), ""])
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
 
 
 def _tex_table(table: Table, caption: str) -> str:
     def row(cells: Sequence[str]) -> str:
-        return " & ".join(cells) + r" \\"
+        text = " & ".join(cells)
+        return ("{}" if text[:1] in ("[", "*") else "") + text + r" \\"  # or the row before takes it for an option
 
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", r"\resizebox{\linewidth}{!}{%"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule", row(map(_tex, table.header))]

@@ -159,8 +159,31 @@ def test_a_signal_stops_after_the_run_it_ended_and_tells_what_is_there(monkeypat
 
 
 def test_one_checkpoints_own_folder_keeps_its_name(published, tmp_path):
-    found = released.find_checkpoints(published / "full", tmp_path)
+    found, _ = released.find_checkpoints(published / "full", tmp_path)
     assert [(each.name, each.output_dir) for each in found] == [("full", tmp_path / "full")]
+
+
+def test_folders_behind_links_are_found_once(published, tmp_path):
+    (tmp_path / "PIR/mine").mkdir(parents=True)
+    (tmp_path / "PIR/mine/linked").symlink_to(published / "full")
+    (tmp_path / "PIR/round").symlink_to(tmp_path / "PIR")
+    found, _ = released.find_checkpoints(tmp_path / "PIR", tmp_path / "out")
+    assert [each.name for each in found] == ["mine/linked"]
+
+
+def test_a_result_never_goes_into_a_checkpoints_own_folder(published, tmp_path):
+    with pytest.raises(InputError, match=r"would go into .*, which holds a checkpoint itself; give another"):
+        evaluate_released(published, published, "cpu", [], False)
+    assert not (published / "released.md").exists()
+
+
+def test_weights_without_their_config_are_told_where_others_have_one(measured_pir, capsys):
+    folder, output, _ = measured_pir
+    (folder / "alone").mkdir()
+    (folder / "alone/checkpoint_best.pth").write_bytes(b"")
+    assert evaluate_released(folder, output.parent, "cpu", [], False) == 0
+    told = f"left aside: {folder / 'alone/checkpoint_best.pth'} without its config.yaml"
+    assert told in capsys.readouterr().err and told in (output.parent / "released.md").read_text()
 
 
 def test_a_folder_without_checkpoints_is_told(published, tmp_path):

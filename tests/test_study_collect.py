@@ -6,13 +6,14 @@ import json
 import re
 import zipfile
 from dataclasses import replace
+from textwrap import indent
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from study.bootstrap import interval, r_means, resampled_pictures
-from study.collect import collect
+from study.collect import collect, read_finished
 from study.plan import FIGURES, plan_rows, read_study
 from study.results import finished_seeds
 from study.tables import costs_table, figures_table
@@ -41,8 +42,8 @@ class Collected:
         return write_run(self.output_dir, row, seed, self.config, overrides, **more)
 
     def collect(self, seeds=(1, 2)):
-        planned = plan_rows(self.study, [])
-        return collect(self.study, planned, seeds, self.output_dir, ["python Tables.py --study x"])
+        found = read_finished(self.study, plan_rows(self.study, []), self.output_dir)
+        return collect(self.study, found, seeds, self.output_dir, ["python Tables.py --study x"])
 
     def text(self, name):
         return (self.output_dir / name).read_text()
@@ -153,6 +154,45 @@ def test_tex_special_characters_are_escaped(tmp_path):
     study.collect(seeds=[1])
     escaped = r"50\% of \textbackslash{}x\_\{1\} \textasciitilde{} \textasciicircum{} \# \$ \&"
     assert f"\n{escaped} & measured" in study.text("table.tex")
+
+
+def test_tex_takes_no_title_for_an_option_of_the_row_before(tmp_path):
+    rows = {"a": {"title": "[1] first"}, "b": {"title": "* a < b |\n\nc"}}
+    study = Collected(tmp_path, rows)
+    study.run("a", 1)
+    study.collect(seeds=[1])
+    tex = study.text("table.tex")
+    assert "\n{}[1] first & measured" in tex
+    assert "\n{}* a \\textless{} b \\textbar{} c & measured" in tex
+
+
+def test_commands_in_a_studys_notes_stand_as_they_are_typed(tmp_path):
+    typed = "python Prepare.py --a <b> \\\n    --c\npython Prepare.py --d\n"
+    notes = f"What is made\nof two files:\n{indent(typed, '    ')}And more.\n"
+    study = Collected(tmp_path, notes=notes)
+    study.run("base", 1)
+    study.collect(seeds=[1])
+    assert f"\n\nWhat is made\nof two files:\n\n```bash\n{typed}```\n\nAnd more.\n\n" in study.text("table.md")
+    html = study.text("table.html")
+    assert f"<pre>{typed.replace('<b>', '&lt;b&gt;').strip()}</pre>" in html and "<p>And more.</p>" in html
+    assert "% python Prepare.py --d\n% And more.\n" in study.text("table.tex")
+
+
+def test_a_dollar_in_a_name_starts_no_formula(tmp_path):
+    rows = {"a": {"title": r"loss $\lamda=0.3$"}}
+    curve = {"key": "filter_size", "values": {"a": 40}}
+    study = Collected(tmp_path, rows, title=r"$\nothing$", curve=curve, tsne=["a"])
+    write_embeddings(study.run("a", 1), pictures=20)
+    study.collect(seeds=[1])
+    assert all((study.output_dir / name).exists() for name in ("r_mean.png", "curve.png", "tsne.png"))
+
+
+def test_a_folder_in_a_tables_place_is_one_line(tmp_path):
+    study = Collected(tmp_path)
+    study.run("base", 1)
+    (study.output_dir / "table.md").mkdir()
+    with pytest.raises(InputError, match=r"table\.md cannot be written \(Is a directory\)"):
+        study.collect()
 
 
 def test_figures_are_drawn_and_go_when_there_is_nothing_to_draw(tmp_path):

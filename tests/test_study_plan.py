@@ -72,6 +72,9 @@ def test_empty_published_figures_are_none(tmp_path):
             {"curve": {"key": "filter_sise", "values": {"whole": 1}}},
             "'curve.key' is no config key 'filter_sise'; did",
         ),
+        (ROWS, {"curve": {"key": "optimizer.lrr", "values": {"whole": 1}}}, "no config key 'optimizer.lrr'"),
+        (ROWS, {"published_pictures": -5}, "'published_pictures' is -5"),
+        ({1: {}}, {}, "'rows' is {1: {}}, expected keys of its own, each text"),
         (ROWS, {"seeds": [1, 1]}, "'seeds' is [1, 1]"),
         (ROWS, {"seeds": [2**64]}, "expected different numbers from 0 to 4294967295"),
         ({"a": {"title": "b"}, "b": {}}, {}, "rows a and b have the same title"),
@@ -86,6 +89,18 @@ def test_a_row_named_twice_is_told_with_its_line(tmp_path):
     file.write_text(file.read_text() + "  whole: {}\n")
     with pytest.raises(InputError, match=r"names whole twice, again in line \d+$"):
         read_study(file, TASKS)
+
+
+def test_a_file_nested_without_end_is_one_line(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("rows: " + "[" * 20_000)
+    with pytest.raises(InputError, match=r"study\.yaml is nested too deep"):
+        read_study(file, TASKS)
+
+
+def test_a_curve_may_be_over_a_key_inside_another(tmp_path):
+    curve = {"key": "optimizer.lr", "values": {"whole": 1}}
+    assert plan_rows(read_study(write_study(tmp_path, ROWS, curve=curve), TASKS), [])
 
 
 def test_groups_of_cards_are_those_of_the_users_own_list(monkeypatch):

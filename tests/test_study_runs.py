@@ -62,10 +62,6 @@ def planned(tmp_path, monkeypatch):
     return make
 
 
-def all_new(runs):
-    return [(run, State.NEW) for run in runs]
-
-
 def test_seeds_come_one_after_another_each_with_all_rows(planned):
     assert [run.name for run in planned("a", "b", seeds=(1, 2))] == ["a seed 1", "b seed 1", "a seed 2", "b seed 2"]
 
@@ -167,7 +163,7 @@ def test_a_cut_run_of_another_config_is_refused(planned):
 
 def test_a_failing_run_does_not_stop_the_others_and_is_listed_at_the_end(planned, capsys):
     runs = planned("bad_row", "good", "empty", "good_too")
-    assert run_queue(all_new(runs), [Place("cpu")]) == 1
+    assert run_queue(runs, [Place("cpu")]) == 1
     told = capsys.readouterr()
     listed = [line for line in told.err.splitlines() if line.startswith("failed: ")]
     assert len(listed) == 2
@@ -179,10 +175,19 @@ def test_a_failing_run_does_not_stop_the_others_and_is_listed_at_the_end(planned
     assert "--dist" in log.read_text() and "arguments ['--task'" in log.read_text()
 
 
+def test_what_another_study_has_done_meanwhile_is_not_run_again(planned, tmp_path, capsys):
+    (run,) = planned("a")
+    write_run(tmp_path / "out", "a", 1, tmp_path / "base.yaml")
+    before = (run.folder / "result.json").read_text()
+    assert run_queue([run], [Place("cpu")]) == 0
+    assert "1/1 a seed 1 was done meanwhile" in capsys.readouterr().out
+    assert (run.folder / "result.json").read_text() == before
+
+
 def test_groups_work_side_by_side_each_with_its_cards(planned):
     runs = planned("slow_a", "slow_b")
     places = [Place("auto", {"CUDA_VISIBLE_DEVICES": cards}) for cards in ("0,1", "2")]
-    assert run_queue(all_new(runs), places) == 0
+    assert run_queue(runs, places) == 0
     spans = [json.loads((run.folder / "result.json").read_text())["span"] for run in runs]
     assert max(start for start, _ in spans) < min(end for _, end in spans)
     assert ["cards 0,1" in (run.folder / "run.log").read_text() for run in runs] == [True, False]
@@ -202,7 +207,7 @@ def test_a_signal_ends_every_run_and_what_it_started(planned, number, code):
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt).start()
-    assert run_queue(all_new(runs), [Place("cpu"), Place("cpu")]) == code
+    assert run_queue(runs, [Place("cpu"), Place("cpu")]) == code
     pids = [pid for run in runs[:2] for pid in (run.folder / "pids").read_text().split()]
     assert len(pids) == 4 and not any(alive(pid) for pid in pids)
     assert not runs[2].folder.exists()
@@ -223,8 +228,8 @@ def test_a_folder_that_another_process_works_in_is_left_to_it(planned, capsys):
         fcntl.flock(log, fcntl.LOCK_EX)
         holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=log)
     try:  # the lock is that of the child now, as that of a run whose study was killed
-        assert run_queue(all_new([run]), [Place("cpu")]) == 1
+        assert run_queue([run], [Place("cpu")]) == 1
         assert "is at work in it" in capsys.readouterr().err and not (run.folder / "result.json").exists()
     finally:
         holder.communicate(b"\n")
-    assert run_queue(all_new([run]), [Place("cpu")]) == 0
+    assert run_queue([run], [Place("cpu")]) == 0

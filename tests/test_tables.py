@@ -16,6 +16,7 @@ import Tables
 from dataset.scenes import draw_scenes
 from tests.small_study import write_run, write_study
 from tests.tiny import TEXT, VISION
+from utils.config import config_from_file
 from utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +108,37 @@ def test_a_file_for_a_folder_is_told_before_the_first_run(tmp_path):
     file = write_study(tmp_path, ROWS)
     with pytest.raises(InputError, match=r"--output_dir .* cannot be written"):
         Tables.main(["--study", str(file), "--output_dir", str(file), "--dist", "cpu"])
+
+
+def test_a_command_in_the_table_is_that_of_the_run_whatever_is_given_now(tmp_path):
+    study, out = write_study(tmp_path, ROWS), tmp_path / "out"
+    made_with = ["is_baseline=True", "image_root=a b", "optimizer.lr=3e-5", "use_affil_loss=False"]
+    write_run(out, "plain", 1, tmp_path / "base.yaml", made_with)
+    Tables.main(["--study", str(study), "--output_dir", str(out), "--collect", "--override", "head=2"])
+    (line,) = [line for line in (out / "table.md").read_text().splitlines() if "plain/seed_1" in line]
+    words = shlex.split(line.removeprefix("#"))
+    overrides = [words[i + 1] for i, word in enumerate(words) if word == "--override"]
+    again = config_from_file(tmp_path / "base.yaml", overrides)
+    assert again == config_from_file(tmp_path / "base.yaml", made_with)
+    assert "image_root=a b" in overrides and "use_affil_loss=False" in overrides
+
+
+def test_nothing_finished_replaces_no_table(tmp_path):
+    study, out = write_study(tmp_path, ROWS), tmp_path / "out"
+    out.mkdir()
+    (out / "table.md").write_text("of another study")
+    with pytest.raises(InputError, match=r"--collect: .*out holds no finished run of .*study\.yaml"):
+        Tables.main(["--study", str(study), "--output_dir", str(out), "--collect"])
+    assert (out / "table.md").read_text() == "of another study"
+
+
+def test_a_damaged_result_of_any_row_is_told_before_a_run_starts(tmp_path, monkeypatch):
+    study, out = write_study(tmp_path, ROWS), tmp_path / "out"
+    folder = write_run(out, "plain", 1, tmp_path / "base.yaml", ["is_baseline=True"])
+    (folder / "ranks.npz").write_bytes(b"torn")
+    monkeypatch.setattr(Tables, "run_queue", lambda *given: pytest.fail("it started"))
+    with pytest.raises(InputError, match=r"ranks\.npz is damaged"):
+        Tables.main(["--study", str(study), "--output_dir", str(out), "--rows", "whole", "--dist", "cpu"])
 
 
 def test_the_command_of_a_table_names_every_seed_it_holds(tmp_path):

@@ -1,11 +1,11 @@
 """What a classifier takes for what: counts, accuracies and the picture of them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from torch import Tensor
+
+from utils.figures import png_figure
 
 CELL_INCHES = 0.3  # room for three digits
 MOST_INCHES = 30.0  # a side; the cells and letters of more than a hundred classes shrink
@@ -46,33 +46,32 @@ def draw_confusion(file: Path, matrix: Tensor, classes: Sequence[str], *, title:
     cell = min(CELL_INCHES, MOST_INCHES / len(classes))
     letters = 8 * cell / CELL_INCHES
     side = cell * len(classes)
-    figure = Figure(figsize=(side + 4, side + 3), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for row, column in counts.nonzero().tolist():
-        axes.text(
-            column,
-            row,
-            f"{counts[row, column]:.0f}",
-            ha="center",
-            va="center",
-            fontsize=letters,
-            color="white" if shares[row, column] > 0.5 else "black",
-        )
-    rows = [
-        f"{name}  {'–' if percent is None else f'{percent:.0f} %'} of {of_class:.0f}"
-        for name, percent, of_class in zip(classes, class_accuracies(matrix), counts.sum(dim=1).tolist(), strict=True)
-    ]
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=letters + 1)
-    axes.set_yticks(range(len(classes)), rows, fontsize=letters + 1)
-    axes.set_xticks([x + 0.5 for x in range(len(classes) - 1)], minor=True)
-    axes.set_yticks([y + 0.5 for y in range(len(classes) - 1)], minor=True)
-    axes.grid(which="minor", color="#e6e6e6", linewidth=0.5)
-    axes.tick_params(which="minor", length=0)
-    axes.set_xlabel("recognised as")
-    axes.set_ylabel("labelled as")
-    axes.set_title(title)
-    figure.colorbar(image, label="share of the labelled class", shrink=0.6)
-    beside = file.with_name(file.name + ".partial")
-    figure.savefig(beside, format="png", dpi=110, bbox_inches="tight")
-    os.replace(beside, file)
+    with png_figure(file, side + 4, side + 3, dpi=110, bbox_inches="tight") as figure:
+        axes = figure.add_subplot()
+        image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+        for row, column in counts.nonzero().tolist():
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=letters,
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
+        rows = [
+            f"{name}  {'–' if percent is None else f'{percent:.0f} %'} of {of_class:.0f}"
+            for name, percent, of_class in zip(
+                classes, class_accuracies(matrix), counts.sum(dim=1).tolist(), strict=True
+            )
+        ]
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=letters + 1)
+        axes.set_yticks(range(len(classes)), rows, fontsize=letters + 1)
+        axes.set_xticks([x + 0.5 for x in range(len(classes) - 1)], minor=True)
+        axes.set_yticks([y + 0.5 for y in range(len(classes) - 1)], minor=True)
+        axes.grid(which="minor", color="#e6e6e6", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+        axes.set_xlabel("recognised as")
+        axes.set_ylabel("labelled as")
+        axes.set_title(title)
+        figure.colorbar(image, label="share of the labelled class", shrink=0.6)

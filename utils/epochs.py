@@ -41,7 +41,7 @@ def run_epochs(
     identity |= {"processes": distributed.world_size()}
     if resuming:
         training.restore(folder / output.RESUME, identity)
-        say(f"going on with epoch {training.next_epoch} of {epochs}")
+        say(f"going on with epoch {training.next_epoch + 1}/{epochs}")
     if distributed.is_main():
         write_yaml(config, folder / output.CONFIG)
         truncate_log(folder / output.LOG, training.next_epoch)

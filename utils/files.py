@@ -9,10 +9,16 @@ from utils.errors import InputError
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write `content` beside `file` and rename: a crash leaves the old file or the new one."""
+    """Write `content` beside `file` and rename: a crash leaves the old file or the new one.
+
+    Raises InputError where it cannot be written: a full disk, a folder of that name.
+    """
     beside = file.with_name(file.name + ".partial")
-    beside.write_bytes(content)
-    os.replace(beside, file)
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({error.strerror})") from None
 
 
 def file_checksum(file: Path) -> str:

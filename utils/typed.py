@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise InputError(f"config {file} names {name[1] if name else 'a key'} twice, again in line {line}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"config {file} is nested too deep to be read") from None
     if not isinstance(values, dict):
         raise InputError(f"config {file} holds no keys; expected 'key: value' lines")
     return values
@@ -61,6 +64,15 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise InputError(f"--override {override!r}: '{parent}' has no keys of its own")
     values[leaf] = value
+
+
+def override_of(key: str, value: Any) -> str:
+    """The override that gives a dotted key this value."""
+    if isinstance(value, str):
+        with suppress(YAMLError):
+            if YAML(typ="safe", pure=True).load(value) == value:
+                return f"{key}={value}"  # needs no quotes
+    return f"{key}={value if isinstance(value, bool) else json.dumps(value)}"
 
 
 def read_overridden(file: str | Path, overrides: list[str] | None) -> dict[str, Any]:
@@ -153,4 +165,6 @@ def _describe(hint: Any) -> str:
         return " or ".join("null" if kind is type(None) else _describe(kind) for kind in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"a list, each {_describe(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) is Mapping:
+        return "keys of its own, each text (a number in quotes)"
     return names.get(hint, "keys of its own")
