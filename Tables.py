@@ -15,6 +15,7 @@ from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, poss
 from study.queue import run_queue
 from study.results import finished_seeds
 from study.runs import Run, State, runs_of, states_of
+from study.test_sets import check_test_files
 from utils.errors import InputError, run_cli
 from utils.launch import processes_for, shell_line
 from utils.output import open_output
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     if not args.collect:
         states = states_of(runs)
+        check_test_files(planned.values())
         read_finished(study, planned, args.output_dir)  # what is damaged is told before hours of runs, too
         code = run_all(runs, states, places)
     if code < 128:

@@ -8,9 +8,10 @@ from pathlib import Path
 from study.embedding_map import Embedded, draw_map, read_embeddings
 from study.figures import draw_curve, draw_rows
 from study.plan import PlannedRow, Study
-from study.results import Finished, check_same_test_set, finished_runs
+from study.results import Finished, finished_runs
 from study.summary import Summary, summarise
 from study.tables import page_of
+from study.test_sets import check_same_test_set
 from study.writers import write_page
 from utils.output import EMBEDDINGS, open_output
 

@@ -88,31 +88,6 @@ def finished_seeds(output_dir: Path, rows: Iterable[str]) -> list[int]:
     return sorted(map(int, found))
 
 
-def check_same_test_set(runs: Mapping[str, list[Finished]]) -> None:
-    """Raise InputError where two runs that a table compares were measured on different pictures or captions."""
-    every = [(row, run) for row, of_row in runs.items() for run in of_row]
-    with_ranks = [(row, run) for row, run in every if run.ranks is not None]
-    for (first_row, first), (row, run) in zip(every[:1] * len(every), every, strict=True):
-        sizes = [(r.figures.pictures, r.figures.captions) for r in (first, run)]
-        named = [Path(r.figures.test_file).name for r in (first, run)]
-        if sizes[0] != sizes[1] or (named[0] != named[1] and None in (first.ranks, run.ranks)):
-            _different(first_row, first, row, run)
-    for (first_row, first), (row, run) in zip(with_ranks[:1] * len(with_ranks), with_ranks, strict=True):
-        pairs = [(getattr(first.ranks, name), getattr(run.ranks, name)) for name in ("images", "own_image_of_text")]
-        if not all(np.array_equal(*pair) for pair in pairs):
-            _different(first_row, first, row, run)
-
-
-def _different(first_row: str, first: Finished, row: str, run: Finished) -> None:
-    def told(name: str, r: Finished) -> str:
-        f = r.figures
-        return f"{name} seed {r.seed} on {f.test_file} ({f.pictures} pictures, {f.captions} captions)"
-
-    raise InputError(
-        f"different test sets cannot be compared: {told(first_row, first)}, {told(row, run)}; give one its own study"
-    )
-
-
 def _finished(folder: Path, row: PlannedRow) -> Finished:
     values = read_result(folder / RESULT)
     problems: list[str] = []

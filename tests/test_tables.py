@@ -141,6 +141,28 @@ def test_a_damaged_result_of_any_row_is_told_before_a_run_starts(tmp_path, monke
         Tables.main(["--study", str(study), "--output_dir", str(out), "--rows", "whole", "--dist", "cpu"])
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_rows_on_different_pictures_are_told_before_a_run_starts(tmp_path, monkeypatch, same):
+    (tmp_path / "pictures").mkdir()
+    for name, pictures in (("one", "ab"), ("two", "ab" if same else "ac")):
+        records = [{"image": f"{each}.jpg", "caption": [f"{name} {each}"]} for each in pictures]
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+        for each in pictures:
+            (tmp_path / f"pictures/{each}.jpg").touch()
+    rows = {name: {"overrides": [f"test_file={tmp_path}/{name}.json"]} for name in ("one", "two")}
+    rows["gone"] = {"overrides": [f"test_file={tmp_path}/gone.json"]}
+    study = write_study(tmp_path, rows, overrides=[f"image_root={tmp_path}/pictures"])
+    started = []
+    monkeypatch.setattr(Tables, "run_queue", lambda *given: started.append(given) or 0)
+    arguments = ["--study", str(study), "--output_dir", str(tmp_path / "out"), "--dist", "cpu"]
+    if same:
+        assert Tables.main(arguments) == 0
+    else:
+        with pytest.raises(InputError, match=r"different test sets.*row one on .*one\.json, row two on .*two\.json"):
+            Tables.main(arguments)
+    assert bool(started) == same
+
+
 def test_the_command_of_a_table_names_every_seed_it_holds(tmp_path):
     study, out = write_study(tmp_path, ROWS), tmp_path / "out"
     for seed in (1, 2):
