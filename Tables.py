@@ -6,7 +6,6 @@ then writes table.md, .tex, .csv and .html and the figures to DIR. The same comm
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 
 from run import TASKS, OneLineParser, named_path, trains_prior
 from study.collect import Found, collect, read_finished, shown_command
@@ -19,7 +18,6 @@ from study.test_sets import check_test_files
 from utils.errors import InputError, run_cli
 from utils.launch import processes_for, shell_line
 from utils.output import open_output
-from utils.typed import override_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,14 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     if not args.collect:
         states = states_of(runs)
-        check_test_files(planned.values())
-        read_finished(study, planned, args.output_dir)  # what is damaged is told before hours of runs, too
+        before = read_finished(study, planned, args.output_dir)  # what is damaged is told before hours of runs, too
+        check_test_files(row for name, row in planned.items() if name in names or before.runs[name])
         code = run_all(runs, states, places)
     if code < 128:
         finished = read_finished(study, planned, args.output_dir)
         if args.collect and not any(finished.runs.values()):
             raise InputError(f"--collect: {args.output_dir} holds no finished run of {args.study}")
-        shown = sorted({*seeds, *finished_seeds(args.output_dir, study.rows)})  # the tables hold all there are
+        there = {run.seed for of_row in finished.runs.values() for run in of_row}
+        shown = sorted({*seeds, *there})  # the tables hold all there are
         commands = commands_of(args, study, planned, shown, finished)
         summaries = collect(study, finished, seeds, args.output_dir, commands)
         rows_there = sum(bool(summary.runs) for summary in summaries)
@@ -127,13 +126,9 @@ def commands_of(
         arguments += ["--override", override]
     together = ["--parallel", args.parallel] if args.parallel else ["--dist", args.dist] if args.dist else []
     runs = runs_of(planned.values(), seeds, study.task, args.output_dir, download=args.download)
-    differing = {run.folder: run.differing for of_row in finished.runs.values() for run in of_row}
-    own = {folder: [override_of(*each) for each in values.items()] for folder, values in differing.items()}
-    runs = [
-        replace(run, row=replace(run.row, overrides=(*run.row.overrides, *own.get(run.folder, ())))) for run in runs
-    ]
+    own = {run.folder: run.own_overrides() for of_row in finished.runs.values() for run in of_row}
     place = together if args.dist else []  # side by side, a run's cards are those that were free
-    lines = [shown_command("run.py", [*run.arguments(), *place]) for run in runs]
+    lines = [shown_command("run.py", [*run.arguments(), *own.get(run.folder, []), *place]) for run in runs]
     return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]
 
 

@@ -1,10 +1,10 @@
 """A study file -> typed, checked rows, each with the config it trains under. Nothing of the data is opened."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
@@ -118,10 +118,8 @@ def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
             problems.append(f"row {name}: {error}")
             continue
         planned[name] = PlannedRow(name, study.config_file(name), together, config)
-        if study.curve and not _has_key(config.to_dict(), study.curve.key):
-            problems.append(f"'curve.key' is no config key {study.curve.key!r}")
     if problems:
-        raise InputError(listed(list(dict.fromkeys(problems))))
+        raise InputError(listed(problems))
     return planned
 
 
@@ -139,9 +137,12 @@ def possible_seeds(seeds: Sequence[int]) -> bool:
     return bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) <= MOST_SEED
 
 
-def _has_key(values: Any, key: str) -> bool:
-    first, _, rest = key.partition(".")
-    return isinstance(values, Mapping) and first in values and (not rest or _has_key(values[first], rest))
+def _keys_of(kind: type, prefix: str = "") -> Iterator[str]:
+    """The names of a dataclass's fields, dotted for those inside another."""
+    for name, hint in get_type_hints(kind).items():
+        yield prefix + name
+        if is_dataclass(hint):
+            yield from _keys_of(hint, f"{prefix}{name}.")
 
 
 def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
@@ -175,8 +176,8 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
             for figure, value in figures.items()
             if not 0 <= value <= 100
         ]
-    keys = [f.name for f in fields(Config)]
-    if study.curve and study.curve.key.partition(".")[0] not in keys:
+    keys = list(_keys_of(Config))
+    if study.curve and study.curve.key not in keys:
         problems.append(f"'curve.key' is no config key {study.curve.key!r}{nearest(study.curve.key, keys)}")
     named = [("compare_to", study.compare_to)] if study.compare_to is not None else []
     named += [("curve.values", row) for row in study.curve.values] if study.curve else []

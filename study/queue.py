@@ -108,8 +108,7 @@ class _Queue:
             run.folder.mkdir(parents=True, exist_ok=True)
             with (run.folder / RUN_LOG).open("ab") as log:
                 if not _locked(log):
-                    self._failed(run, number, "another process, perhaps of a study that was killed, is at work in it")
-                    return
+                    raise InputError("another process, perhaps of a study that was killed, is at work in it")
                 state = state_of(run)  # another study may have been at work in it since
                 if state == State.DONE:
                     print(f"{number}/{self._total} {run.name} was done meanwhile", flush=True)

@@ -12,7 +12,7 @@ from study.plan import FIGURES, PlannedRow
 from study.runs import differing_values, read_result
 from utils.errors import InputError, listed, reason
 from utils.output import RANKS, RESULT
-from utils.typed import read_fields
+from utils.typed import override_of, read_fields
 
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]*)")
 ROUNDING = 0.02  # result.json's figures are rounded to 2
@@ -72,6 +72,10 @@ class Finished:
     figures: Figures
     ranks: Ranks | None
     differing: Mapping[str, Any]  # by dotted key, what its config has where it is not the study's
+
+    def own_overrides(self) -> list[str]:
+        """The arguments by which, behind the study's own, run.py trains under this run's config."""
+        return [part for each in self.differing.items() for part in ("--override", override_of(*each))]
 
 
 def finished_runs(output_dir: Path, row: PlannedRow) -> list[Finished]:

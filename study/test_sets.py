@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,20 +19,16 @@ def check_test_files(rows: Iterable[PlannedRow]) -> None:
         row_of.setdefault(row.config.test_file, row)
     if len(row_of) == 1:
         return
-    sets = {}
+    first = None
     for file, row in row_of.items():
         try:
             test_set = read_evaluation(file, row.config.image_root)
         except InputError:
             continue
-        sets[row.name, file] = test_set.names, test_set.own_image_of_text
-    for (name, file), pictures in sets.items():
-        (first_name, first_file), first = next(iter(sets.items()))
-        if pictures != first:
-            raise InputError(
-                f"different test sets cannot be compared: row {first_name} on {first_file}, row {name} on {file}; give "
-                "one its own study"
-            )
+        told, pictures = f"row {row.name} on {file}", (test_set.names, test_set.own_image_of_text)
+        first = first or (told, pictures)
+        if pictures != first[1]:
+            _refuse(first[0], told)
 
 
 def check_same_test_set(runs: Mapping[str, Sequence[Finished]]) -> None:
@@ -54,6 +51,8 @@ def _different(first_row: str, first: Finished, row: str, run: Finished) -> None
         f = r.figures
         return f"{name} seed {r.seed} on {f.test_file} ({f.pictures} pictures, {f.captions} captions)"
 
-    raise InputError(
-        f"different test sets cannot be compared: {told(first_row, first)}, {told(row, run)}; give one its own study"
-    )
+    _refuse(told(first_row, first), told(row, run))
+
+
+def _refuse(first: str, other: str) -> NoReturn:
+    raise InputError(f"different test sets cannot be compared: {first}, {other}; give one its own study")

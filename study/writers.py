@@ -44,9 +44,9 @@ def markdown(page: Page, pictures: Sequence[str]) -> str:
     """The page for a README; pictures by name, as files beside it."""
     parts = [f"# {_md(page.title)}", _md_table(page.figures), _md_table(page.costs)]
     parts += ["\n".join(f"- {_md(note)}" for note in page.notes)]
-    parts += ["\n".join(_md_fenced(each.lines) if each.typed else each.lines) for each in page.about]
+    parts += [_md_fenced(each.lines) if each.typed else "\n".join(each.lines) for each in page.about]
     parts += [f"![{name}]({name})" for name in pictures]
-    parts += ["Made by:", "\n".join(_md_fenced(page.commands))]
+    parts += ["Made by:", _md_fenced(page.commands)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,8 +54,8 @@ def _md(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _md_fenced(lines: Sequence[str]) -> list[str]:
-    return ["```bash", *lines, "```"]
+def _md_fenced(lines: Sequence[str]) -> str:
+    return "\n".join(["```bash", *lines, "```"])
 
 
 def _md_table(table: Table) -> str:

@@ -3,7 +3,7 @@
 Every part is a small image that is set beside or below others, so nothing can overlap and heights follow the text.
 """
 
-import os
+import io
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.files import write_whole
 from utils.metrics import image_ranks, text_ranks
 
 PAPER, INK, FAINT, RULE, GREEN = "#ffffff", "#1a1a1a", "#6b6b6b", "#d5d5d5", "#0a7d32"
@@ -76,9 +77,9 @@ def draw_examples(
     # Both halves have as many rows; a line of the page holds one of each.
     lines = [_across(*pair, gap=2 * MARGIN) for pair in zip(left, right, strict=True)]
     page = _down(_text(title, lines[0].width, size=26), *lines, gap=MARGIN)
-    beside = file.with_name(file.name + ".partial")
-    ImageOps.expand(page, MARGIN, PAPER).save(beside, format="PNG")
-    os.replace(beside, file)
+    content = io.BytesIO()
+    ImageOps.expand(page, MARGIN, PAPER).save(content, format="PNG")
+    write_whole(file, content.getvalue())
 
 
 def _spread(pictures: Sequence[int], count: int, rng: random.Random) -> list[int]:

@@ -18,6 +18,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from utils.errors import InputError
+from utils.files import write_whole
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -45,9 +46,7 @@ def write_yaml(values: Mapping[str, Any], file: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
     yaml.dump(dict(values), text)
-    beside = file.with_name(file.name + ".partial")
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    beside.replace(file)
+    write_whole(file, text.getvalue().encode())
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
