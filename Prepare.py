@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dataset.annotation_files import annotation_entries, annotation_texts, check_places, write_all
-from dataset.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
-from dataset.folder_set import SEED, read_folder_set
-from dataset.near_duplicates import near_duplicates
-from dataset.picture_check import check_pictures, hashed
-from dataset.prepared import (
+from dataset.releases.annotation_files import annotation_entries, annotation_texts, check_places, write_all
+from dataset.releases.archives import release_folder
+from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
+from dataset.releases.folder_set import SEED, read_folder_set
+from dataset.releases.listings import RELEASES, SPLITS, ListedPicture, Listing
+from dataset.releases.near_duplicates import near_duplicates
+from dataset.releases.picture_check import check_pictures, hashed
+from dataset.releases.prepared import (
     REPORT,
     OtherSet,
     input_checksum,
@@ -27,12 +29,10 @@ from dataset.prepared import (
     report_values,
     split_counts,
 )
-from dataset.published_splits import check_published, published_split
-from dataset.release_files import release_folder
-from dataset.releases import RELEASES, SPLITS, ListedPicture, Listing
-from dataset.report import HTML, render
-from dataset.shard_writer import check_suffixes, known_shards, write_shards
-from run import OneLineParser, named_path
+from dataset.releases.published_splits import check_published, published_split
+from dataset.releases.report import HTML, render
+from dataset.releases.shard_writer import check_suffixes, known_shards, write_shards
+from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.output import open_output

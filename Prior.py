@@ -25,14 +25,14 @@ from dataset.classification import (
     read_scenes,
     scene_train_loader,
 )
-from dataset.retrieval import TrainLoader, evaluation_images_loader
+from dataset.loaders import TrainLoader, evaluation_images_loader
 from dataset.transforms import evaluation_transform, load_picture, train_transform
 from models.classifier import SceneClassifier, load_start_file_state, start_file_state
 from models.start_files import load_prior_start
 from optim import create_optimizer
 from scheduler import create_scheduler
-from utils import checkpoint, distributed, output
-from utils.arguments import run_parser, start_run
+from utils import checkpoint, output, processes
+from utils.arguments import run_parser
 from utils.averaging import averaged
 from utils.config import process_batch
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
@@ -61,8 +61,8 @@ def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a start file written here."""
     args = parse()
     config = prior_config_from_file(args.config, args.override)
-    batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
-    device = start_run(args)
+    batch_size = process_batch(config.batch_size_train, args.bs, processes.announced_world_size())
+    device = processes.start_run(args)
 
     scenes = read_scenes(config)
     run = Run(config, args.output_dir, args.seed, batch_size, device, bf16_used(config.precision, device), scenes)
@@ -78,8 +78,8 @@ def main() -> None:
             say(str(load_prior_start(model.encoder.backbone, config.start, download=args.download)))
         check_pictures([*scenes.train, *scenes.val, *scenes.test])
     loader = None if args.evaluate else configured_train_loader(run)
-    distributed.barrier()
-    if args.overwrite and distributed.is_main():  # only now that everything is known to be there
+    processes.barrier()
+    if args.overwrite and processes.is_main():  # only now that everything is known to be there
         output.remove_run(args.output_dir, evaluate=args.evaluate, weights=args.checkpoint or config.start)
 
     training = None
@@ -88,7 +88,7 @@ def main() -> None:
         load_prior(model, args.output_dir / output.PRIOR, scenes.classes)
     split = "test" if scenes.test else "val"
     write_result(run, evaluate(run, model, getattr(scenes, split), split), split, training)
-    distributed.stop()
+    processes.stop()
 
 
 def parse() -> argparse.Namespace:
@@ -125,7 +125,7 @@ def load_prior(model: SceneClassifier, file: str | Path, classes: Sequence[str])
 
 def check_pictures(pictures: Sequence[LabelledPicture]) -> None:
     """Decode every picture once, each process its share: the last is otherwise met when training is over."""
-    share = pictures[distributed.rank() :: distributed.world_size()]
+    share = pictures[processes.rank() :: processes.world_size()]
     for picture in progress(share, len(share), "checking pictures"):
         load_picture(picture.image)
 
@@ -139,8 +139,8 @@ def configured_train_loader(run: Run) -> TrainLoader:
         batch_size=run.batch_size,
         num_workers=c.num_workers,
         seed=run.seed,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        rank=processes.rank(),
+        world_size=processes.world_size(),
         pin_memory=run.device.type == "cuda",
     )
 
@@ -151,7 +151,7 @@ def train(run: Run, model: SceneClassifier, loader: TrainLoader, resuming: bool)
     optimizer = create_optimizer(c.optimizer, model)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=len(loader))
     training = Training(model, averaged(model, c.average_decay), optimizer, scheduler)
-    parallel = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    parallel = DistributedDataParallel(model) if processes.world_size() > 1 else model
     run_epochs(
         training,
         run.output_dir,
@@ -205,7 +205,7 @@ def train_epoch(
         meters.update(loss=loss.detach(), top1=100 * (scores.argmax(dim=1) == labels).float().mean())
         bar.show(loss=loss.detach(), lr=lr)
     seconds = time.perf_counter() - started
-    pictures = len(loader) * run.batch_size * distributed.world_size()
+    pictures = len(loader) * run.batch_size * processes.world_size()
     return meters.means() | {
         "lr": lr,
         "seconds": round(seconds, 2),
@@ -232,8 +232,8 @@ def evaluate(run: Run, model: SceneClassifier, pictures: Sequence[LabelledPictur
         evaluation_transform(c.image_res),
         c.batch_size_test,
         c.num_workers,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        rank=processes.rank(),
+        world_size=processes.world_size(),
         pin_memory=run.device.type == "cuda",
     )
     labels = torch.tensor([picture.label for picture in pictures], device=run.device)
@@ -245,7 +245,7 @@ def evaluate(run: Run, model: SceneClassifier, pictures: Sequence[LabelledPictur
         if not scores.isfinite().all():
             raise InputError("scores are not all finite: the weights are damaged or training diverged")
         matrix += confusion_matrix(labels[positions.to(run.device)], scores.argmax(dim=1), classes)
-    return distributed.gather_uneven(matrix).view(-1, classes, classes).sum(dim=0)
+    return processes.gather_uneven(matrix).view(-1, classes, classes).sum(dim=0)
 
 
 def save_prior(run: Run, model: SceneClassifier) -> None:
@@ -257,7 +257,7 @@ def save_prior(run: Run, model: SceneClassifier) -> None:
 
 def write_result(run: Run, matrix: Tensor, split: str, training: Training | None) -> None:
     """Write `result.json` and `confusion.png`, and print the accuracy. training: None where there was none."""
-    if not distributed.is_main():
+    if not processes.is_main():
         return
     scenes, figures, of_class = run.scenes, accuracy(matrix), matrix.sum(dim=1).tolist()
     libraries = (torch, torchvision, timm, np, PIL)
@@ -274,8 +274,8 @@ def write_result(run: Run, matrix: Tensor, split: str, training: Training | None
         "epoch": training.best_epoch if training else None,
         "val_top1": training.best if training else None,  # of that epoch
         "seed": run.seed,
-        "processes": distributed.world_size(),
-        "batch_size": run.batch_size * distributed.world_size(),
+        "processes": processes.world_size(),
+        "batch_size": run.batch_size * processes.world_size(),
         "config": run.config.to_dict(),
         "versions": {library.__name__: library.__version__ for library in libraries},
     }

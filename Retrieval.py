@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedTokenizerBase
 
 from dataset.annotations import EvaluationSet, read_evaluation
-from dataset.picture_cache import PictureCache
-from dataset.retrieval import Load, TrainBatch, TrainLoader, caption_batches, evaluation_images_loader
-from dataset.scenes import draw_scenes
+from dataset.cache import PictureCache
+from dataset.drawn.scenes import draw_scenes
+from dataset.loaders import Load, TrainBatch, TrainLoader, caption_batches, evaluation_images_loader
 from dataset.tokenizer import load_tokenizer
 from dataset.train_set import TrainSet, read_train_set
 from dataset.transforms import evaluation_transform, load_picture, train_transform
@@ -30,8 +30,8 @@ from models.released import load_released, released_state_dict
 from models.start_files import load_prior_start, load_text_start, load_vision_start, resolve_start
 from optim import create_optimizer
 from scheduler import create_scheduler
-from utils import checkpoint, distributed, output
-from utils.arguments import run_parser, start_run
+from utils import checkpoint, output, processes
+from utils.arguments import run_parser
 from utils.averaging import averaged
 from utils.config import Config, config_from_file, process_batch
 from utils.costs import count_parameters, peak_memory, train_seconds
@@ -64,11 +64,11 @@ def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a checkpoint."""
     args = parse()
     config = config_from_file(args.config, args.override)
-    batch_size = process_batch(config.batch_size_train, args.bs, distributed.announced_world_size())
-    device = start_run(args)
-    if distributed.is_main():
+    batch_size = process_batch(config.batch_size_train, args.bs, processes.announced_world_size())
+    device = processes.start_run(args)
+    if processes.is_main():
         draw_configured_scenes(config)
-    distributed.barrier()
+    processes.barrier()
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(device)
@@ -90,8 +90,8 @@ def main() -> None:
         images += [*sets["val"].images, *train_set.images]
     if cache:
         cache.open(images)
-    distributed.barrier()
-    if args.overwrite and distributed.is_main():  # only now that everything is known to be there
+    processes.barrier()
+    if args.overwrite and processes.is_main():  # only now that everything is known to be there
         output.remove_run(args.output_dir, evaluate=args.evaluate, weights=weights)
 
     best_epoch = None
@@ -102,7 +102,7 @@ def main() -> None:
     weights_sha256 = file_checksum(Path(weights))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(run, model, sets["test"], average_orientations=config.average_orientations)
     write_result(run, model, measured, sets["test"], best_epoch, weights_sha256)
-    distributed.stop()
+    processes.stop()
 
 
 def parse() -> argparse.Namespace:
@@ -150,8 +150,8 @@ def configured_train_loader(run: Run, train_set: TrainSet) -> TrainLoader:
         captions_per_image=c.captions_per_image,
         num_workers=c.num_workers,
         seed=run.seed,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        rank=processes.rank(),
+        world_size=processes.world_size(),
         # As released, a caption in training is not cut at max_tokens, only where the positions end.
         max_length=c.text_sizes["max_position_embeddings"],
         pin_memory=run.device.type == "cuda",
@@ -179,7 +179,7 @@ def train(run: Run, model: PIR, loader: TrainLoader, sets: dict[str, EvaluationS
     """
     c, epochs = run.config, run.config.schedular.epochs
     optimizer = create_optimizer(c.optimizer, model)
-    steps = math.ceil(loader.entries / (run.batch_size * distributed.world_size()))
+    steps = math.ceil(loader.entries / (run.batch_size * processes.world_size()))
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps, epochs=epochs)
     training = Training(model, averaged(model, c.average_decay), optimizer, scheduler)
     if c.select_on == "test":
@@ -187,7 +187,7 @@ def train(run: Run, model: PIR, loader: TrainLoader, sets: dict[str, EvaluationS
 
     # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
     options = {"find_unused_parameters": c.vision_sizes.backbone is not None}
-    parallel = DistributedDataParallel(model, **options) if distributed.world_size() > 1 else model
+    parallel = DistributedDataParallel(model, **options) if processes.world_size() > 1 else model
 
     def keep(epoch: int, better: bool) -> None:
         if better:
@@ -245,7 +245,7 @@ def train_epoch(
         meters.update(**{name: value.detach() for name, value in losses.items()})
         bar.show(loss=loss.detach(), lr=lr)
     seconds = time.perf_counter() - started
-    pictures = len(loader) * run.batch_size * distributed.world_size()
+    pictures = len(loader) * run.batch_size * processes.world_size()
     return meters.means() | {
         "lr": lr,
         "seconds": round(seconds, 2),
@@ -268,7 +268,7 @@ def stop_unless_finite(loss: Tensor, losses: dict[str, Tensor], batch: TrainBatc
 
 def evaluate(run: Run, model: PIR, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:
     """Embed the pictures and captions, each process its share once, and count ranks (SPEC 6)."""
-    c, share = run.config, {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    c, share = run.config, {"rank": processes.rank(), "world_size": processes.world_size()}
     model.eval()
     pictures = evaluation_images_loader(
         evaluation_set.images,
@@ -311,7 +311,7 @@ def write_result(
 ) -> None:
     """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
     memory = peak_memory(run.device)
-    if not distributed.is_main():
+    if not processes.is_main():
         return
     write_arrays(
         run.output_dir,
@@ -339,8 +339,8 @@ def write_result(
         "epoch": best_epoch,
         "weights_sha256": weights_sha256,
         "seed": run.seed,
-        "processes": distributed.world_size(),
-        "batch_size": run.batch_size * distributed.world_size(),
+        "processes": processes.world_size(),
+        "batch_size": run.batch_size * processes.world_size(),
         "parameters": count_parameters(model),
         "train_seconds": None if best_epoch is None else train_seconds(run.output_dir / output.LOG),
         "peak_memory_bytes": memory,

@@ -7,7 +7,6 @@ then writes table.md, .tex, .csv and .html and the figures to DIR. The same comm
 import argparse
 from collections.abc import Sequence
 
-from run import TASKS, OneLineParser, named_path, trains_prior
 from study.collect import Found, collect, read_finished, shown_command
 from study.places import Place, places_for
 from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, possible_seeds, read_study
@@ -15,8 +14,9 @@ from study.queue import run_queue
 from study.results import finished_seeds
 from study.runs import Run, State, runs_of, states_of
 from study.test_sets import check_test_files
+from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError, run_cli
-from utils.launch import processes_for, shell_line
+from utils.launch import TASKS, processes_for, shell_line, trains_prior
 from utils.output import open_output
 
 

@@ -3,19 +3,21 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.shards import are_shards, read_shards
+from utils.arguments import OneLineParser
 from utils.config import config_from_file, process_batch
 from utils.errors import InputError, run_cli
 from utils.launch import (
+    TASKS,
     Processes,
     choices,
     launcher_environment,
     processes_for,
     run_to_end,
     shell_line,
+    trains_prior,
     unused_port,
 )
 from utils.output import check_output, config_in, weights_in
@@ -24,14 +26,6 @@ from utils.prior_config import prior_config_from_file
 ROOT = Path(__file__).resolve().parent
 RETRIEVAL = ROOT / "Retrieval.py"
 PRIOR = ROOT / "Prior.py"
-TASKS = {
-    "itr_rsitmd": "configs/Retrieval_rsitmd.yaml",
-    "itr_rsicd": "configs/Retrieval_rsicd.yaml",
-    "itr_demo": "configs/Retrieval_demo.yaml",
-    "itr_rsicd_lite": "configs/Retrieval_rsicd_lite.yaml",
-    "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
-    "prior_aid": "configs/Prior_aid.yaml",
-}
 MULTI_MACHINE_PORT = 29500
 
 PRESETS_HELP = """\
@@ -47,20 +41,6 @@ Where CUDA_VISIBLE_DEVICES is set, card 0 is the first it names, card 1 the seco
 Relative paths, those inside a config too, are relative to the current folder; only Retrieval.py, Prior.py
 and a task's own config are found beside run.py, wherever it is started.
 """
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} ({self.prog} --help lists the arguments)")
-
-
-def named_path(text: str) -> Path:
-    """An argument's type: a file or folder whose name is not empty."""
-    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
-        raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,11 +126,6 @@ def config_file(args: argparse.Namespace) -> Path:
     if args.task not in TASKS:
         raise InputError(f"unknown --task {args.task!r}: {choices(args.task, tuple(TASKS))}")
     return Path(args.config) if args.config else ROOT / TASKS[args.task]
-
-
-def trains_prior(task: str) -> bool:
-    """Whether the task is Prior.py's, not Retrieval.py's."""
-    return task.startswith("prior_")
 
 
 def check_arguments(args: argparse.Namespace) -> None:

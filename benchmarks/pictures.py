@@ -32,12 +32,12 @@ sys.path.insert(0, str(ROOT))
 
 from dataset.annotations import TrainRecord  # noqa: E402
 from dataset.augmentation import OPERATIONS  # noqa: E402
+from dataset.cache import PictureCache  # noqa: E402
 from dataset.drawn.grammar import scene_at  # noqa: E402
 from dataset.drawn.pictures import draw_scene  # noqa: E402
-from dataset.picture_cache import PictureCache  # noqa: E402
-from dataset.retrieval import TrainDataset  # noqa: E402
+from dataset.loaders import TrainDataset  # noqa: E402
+from dataset.releases.shard_writer import write_shards  # noqa: E402
 from dataset.shard_loader import ShardDataset  # noqa: E402
-from dataset.shard_writer import write_shards  # noqa: E402
 from dataset.shards import read_shards  # noqa: E402
 from dataset.transforms import evaluation_transform, load_picture, train_transform  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402

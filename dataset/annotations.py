@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.captions import clean_caption
-from dataset.picture_files import leads_outside
+from dataset.pictures import leads_outside
 from utils.errors import InputError, listed
 
 _NAMES = {str: "a string", int: "a whole number", list: "a list"}

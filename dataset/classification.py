@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.annotations import read_evaluation, read_train
-from dataset.picture_files import SUFFIXES, has_picture_suffix
-from dataset.retrieval import SeededSampler, TrainLoader, seeded
+from dataset.loaders import SeededSampler, TrainLoader, seeded
+from dataset.pictures import SUFFIXES, has_picture_suffix
 from dataset.transforms import Transform, load_picture
 from utils.errors import InputError, listed
 from utils.prior_config import PriorConfig

@@ -21,8 +21,8 @@ from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dataset.annotations import TrainRecord
-from dataset.picture_files import SUFFIXES
-from dataset.retrieval import TrainItem, TrainLoader, draw_item, train_collate
+from dataset.loaders import TrainItem, TrainLoader, draw_item, train_collate
+from dataset.pictures import SUFFIXES
 from dataset.shards import Shard, sample_records
 from dataset.transforms import Transform, decode_picture
 from utils.errors import InputError

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.annotations import TrainRecord, read_train
-from dataset.retrieval import Load, TrainLoader, train_loader
+from dataset.loaders import Load, TrainLoader, train_loader
 from dataset.shard_loader import shard_loader
 from dataset.shards import Shard, are_shards, read_shards
 

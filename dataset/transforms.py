@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from dataset.augmentation import RandAugment
-from dataset.picture_files import DEEP_MODES
+from dataset.pictures import DEEP_MODES
 from utils.errors import InputError, reason
 
 Transform = Callable[[ndarray | Image.Image], Tensor]

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.pir import PIR
-from utils.distributed import gather_uneven
 from utils.normalisation import normalise
+from utils.processes import gather_uneven
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.distributed import gather
+from utils.processes import gather
 
 
 def contrastive_loss(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from study.results import read_arrays
 from utils.errors import InputError
-from utils.figures import png_figure
+from utils.plots import png_figure
 
 # Okabe and Ito's colours, told apart by the colour-blind; more than these nobody tells apart, so the rest is grey.
 INKS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")

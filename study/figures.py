@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from study.bootstrap import PERCENT
 from study.plan import Curve
 from study.summary import Summary
-from utils.figures import png_figure
+from utils.plots import png_figure
 
 # Okabe and Ito's colours, told apart by the colour-blind
 MEASURED_INK, PUBLISHED_INK, SEED_INK, FAINT = "#0072b2", "#d55e00", "#56b4e9", "#dddddd"

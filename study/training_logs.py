@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from study.plan import FIGURES
-from utils.figures import png_figure
+from utils.plots import png_figure
 
 Curve = Mapping[int, float]  # epoch -> value
 

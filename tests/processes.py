@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-from utils import distributed
+from utils import processes
 
 
 def run_on_processes(count: int, job: Callable[..., Any], *args: Any) -> list[Any]:
@@ -30,8 +30,8 @@ def run_on_processes(count: int, job: Callable[..., Any], *args: Any) -> list[An
 def _process(rank: int, count: int, port: int, folder: str, job: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(count)}
     torch.set_num_threads(1)
-    distributed.start("cpu")
+    processes.start("cpu")
     try:
         torch.save(job(*args), Path(folder) / f"{rank}.pt")
     finally:
-        distributed.stop()
+        processes.stop()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.processes import run_on_processes
-from utils import distributed
+from utils import processes
 
 COUNTS = (3, 0, 2)  # rows of ranks 0, 1, 2
 
@@ -13,7 +13,7 @@ def buffer_of(rank: int) -> torch.Tensor:
     """This rank's batch norm statistics after the first rank's were broadcast."""
     norm = torch.nn.BatchNorm1d(2)
     norm.running_mean.copy_(torch.tensor([float(rank), 7.0 - rank]))
-    distributed.broadcast_buffers(norm)
+    processes.broadcast_buffers(norm)
     return norm.running_mean
 
 
@@ -23,22 +23,22 @@ def rows_of(rank, width=2):
 
 
 def job():
-    rank = distributed.rank()
+    rank = processes.rank()
     leaf, shared = (torch.full((2, 2), rank + 1.0, requires_grad=True) for _ in range(2))
     # The gather comes last and its backward first; both summands are given the same tensor as their gradient.
     repeated = shared.repeat(3, 1)
-    gathered = distributed.gather(leaf, "full")
+    gathered = processes.gather(leaf, "full")
     (rank_weights(rank) * (gathered + repeated)).sum().backward()
     local = torch.full((2, 2), 1.0, requires_grad=True)
-    (rank_weights(rank) * distributed.gather(local)).sum().backward()
+    (rank_weights(rank) * processes.gather(local)).sum().backward()
     return {
         "rank": rank,
-        "world": distributed.world_size(),
-        "main": distributed.is_main(),
-        "announced": distributed.announced_world_size(),
-        "uneven": distributed.gather_uneven(rows_of(rank)),
-        "uneven_floats": distributed.gather_uneven(rows_of(rank, width=3).float() + 0.5),
-        "uneven_numbers": distributed.gather_uneven(torch.arange(COUNTS[rank]) + 10 * rank),
+        "world": processes.world_size(),
+        "main": processes.is_main(),
+        "announced": processes.announced_world_size(),
+        "uneven": processes.gather_uneven(rows_of(rank)),
+        "uneven_floats": processes.gather_uneven(rows_of(rank, width=3).float() + 0.5),
+        "uneven_numbers": processes.gather_uneven(torch.arange(COUNTS[rank]) + 10 * rank),
         "even": gathered.detach(),
         "full_grad": leaf.grad,
         "shared_grad": shared.grad,
@@ -95,10 +95,10 @@ def test_every_process_gets_the_first_ones_buffers(three):
 
 def test_alone_everything_is_this_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert distributed.start("cpu") == torch.device("cpu")
+    assert processes.start("cpu") == torch.device("cpu")
     rows = torch.ones(2, 3, requires_grad=True)
-    assert distributed.gather(rows, "full") is rows and distributed.gather_uneven(rows) is rows
-    assert (distributed.rank(), distributed.world_size(), distributed.announced_world_size()) == (0, 1, 1)
-    assert distributed.is_main()
-    distributed.barrier()
-    distributed.stop()
+    assert processes.gather(rows, "full") is rows and processes.gather_uneven(rows) is rows
+    assert (processes.rank(), processes.world_size(), processes.announced_world_size()) == (0, 1, 1)
+    assert processes.is_main()
+    processes.barrier()
+    processes.stop()

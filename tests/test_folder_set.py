@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import Prepare
-from dataset.folder_set import drawn_split
+from dataset.releases.folder_set import drawn_split
 from tests.small_releases import picture
 from utils.errors import InputError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils import distributed, logs
+from utils import logs, processes
 from utils.errors import InputError
 from utils.logs import Curves, Meters, append_line, progress, say, truncate_log, write_json
 
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def other_rank(monkeypatch):
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
 
 
 def run(clock, seconds, bar, **figures):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from models.losses import affiliation_loss, class_centers, contrastive_loss, total_loss, triplet_loss
 from tests.processes import run_on_processes
-from utils import distributed
+from utils import processes
 
 NEAR = {"atol": 1e-6, "rtol": 1e-5}
 
@@ -73,7 +73,7 @@ def test_losses_and_gradients_agree_with_the_released_in_one_process(parity):
 
 
 def losses_of_this_rank(v, t, idx, label, temp, temp2):
-    mine = slice(distributed.rank() * len(v) // 2, (distributed.rank() + 1) * len(v) // 2)
+    mine = slice(processes.rank() * len(v) // 2, (processes.rank() + 1) * len(v) // 2)
     return recorded_losses(v[mine], t[mine], idx[mine], label[mine], temp, temp2)
 
 
@@ -199,12 +199,12 @@ def weights_and_gradient(setting, x, y, idx, label, gather_grad):
 
 def job(x, y, idx, label):
     """This rank's rows under every setting: loss, and the mean of the gradient as DistributedDataParallel takes it."""
-    mine = slice(distributed.rank() * len(x) // 2, (distributed.rank() + 1) * len(x) // 2)
+    mine = slice(processes.rank() * len(x) // 2, (processes.rank() + 1) * len(x) // 2)
     results = {}
     for setting in SETTINGS:
         for gather_grad in ("local", "full"):
             loss, own = weights_and_gradient(setting, x[mine], y[mine], idx[mine], label[mine], gather_grad)
-            mean = distributed.gather(own[None]).detach().mean(dim=0)
+            mean = processes.gather(own[None]).detach().mean(dim=0)
             results["-".join(map(str, setting)), gather_grad] = (loss, mean)
     return results
 

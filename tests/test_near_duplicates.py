@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dataset.near_duplicates import Hashed, agreement, near_duplicates, registered, thumbnail
-from dataset.perceptual_hash import TURNS, distances, hash_from_text, hash_text, turned, turned_hashes
+from dataset.releases.near_duplicates import Hashed, agreement, near_duplicates, registered, thumbnail
+from dataset.releases.perceptual_hash import TURNS, distances, hash_from_text, hash_text, turned, turned_hashes
 
 RSICD_MINI = Path(__file__).parents[2] / "shared" / "data" / "rsicd_mini"
 T = Image.Transpose

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import run
-from dataset import picture_cache
+from dataset import cache as picture_cache
 from dataset.annotations import EvaluationSet, TrainRecord
-from dataset.picture_cache import INDEX, PIXELS, PictureCache
-from dataset.retrieval import evaluation_images_loader, train_loader
+from dataset.cache import INDEX, PIXELS, PictureCache
+from dataset.loaders import evaluation_images_loader, train_loader
 from dataset.transforms import evaluation_transform, load_picture, train_transform
 from tests.processes import run_on_processes
 from tests.test_retrieval_data import same

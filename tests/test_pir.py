@@ -13,7 +13,7 @@ from models.vision_instruction import most_believed
 from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
-from utils import distributed
+from utils import processes
 from utils.errors import InputError
 
 LABEL, IDX = torch.tensor([0, 1, 0, 2]), torch.tensor([5, 5, 7, 9])
@@ -213,7 +213,7 @@ def test_every_trained_parameter_gets_a_gradient(tiny_config, images, ids, modul
 
 def parallel_losses(folder):
     """The loss of a second step in parallel of every choice of modules: torch tells there of unused parameters."""
-    own = Path(folder) / str(distributed.rank())
+    own = Path(folder) / str(processes.rank())
     own.mkdir()
     given, second = (pictures(4, 112), captions(4, 12)), {}
     for name, modules in MODULES.items():

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import Prepare
-from dataset import published_splits
 from dataset.annotations import read_evaluation, read_train
-from dataset.picture_check import check_picture
-from dataset.published_splits import PublishedSplit
+from dataset.releases import published_splits
+from dataset.releases.picture_check import check_picture
+from dataset.releases.published_splits import PublishedSplit
 from dataset.shards import read_shards
 from tests.small_releases import entry, make_release, picture
 from utils.config import config_from_file
@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_the_old_shards_too(release, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     if cause == "shard":
-        monkeypatch.setattr("dataset.shard_writer.TarWriter", full_disk)
+        monkeypatch.setattr("dataset.releases.shard_writer.TarWriter", full_disk)
     else:
         monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(InputError, match="No space left on device"):

@@ -11,8 +11,8 @@ import zipfile
 import pytest
 
 import Prepare
-from dataset.picture_files import leads_outside
-from dataset.release_files import PictureIndex
+from dataset.pictures import leads_outside
+from dataset.releases.archives import PictureIndex
 from tests.small_releases import entry, make_release
 from utils.errors import InputError
 

@@ -17,7 +17,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 import Retrieval
-from dataset.scenes import draw_scenes
+from dataset.drawn.scenes import draw_scenes
 from models import build_model
 from models.released import released_state_dict
 from study import released

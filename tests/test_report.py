@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import Prepare
-from dataset.defects import Finding
-from dataset.report import worst
+from dataset.releases.defects import Finding
+from dataset.releases.report import worst
 from tests.small_releases import WORDS, entry, make_release
 
 ODD = '<script>alert("x")</script> & more'

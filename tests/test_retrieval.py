@@ -17,14 +17,14 @@ from PIL import Image
 
 import Retrieval
 from dataset.annotations import read_evaluation
-from dataset.scenes import draw_scenes
-from dataset.shard_writer import write_shards
+from dataset.drawn.scenes import draw_scenes
+from dataset.releases.shard_writer import write_shards
 from dataset.tokenizer import load_tokenizer
 from models import build_model
 from models.released import load_released
 from tests.processes import run_on_processes
 from tests.tiny import TEXT, VISION
-from utils import distributed, output
+from utils import output, processes
 from utils.checkpoint import read_checkpoint
 from utils.config import config_from_file
 from utils.errors import InputError
@@ -432,10 +432,10 @@ def test_a_mistake_from_the_command_line_is_one_line_and_a_status(experiment, tm
 
 def test_an_output_folder_that_a_machine_does_not_see_is_told_before_training(monkeypatch, experiment, tmp_path):
     monkeypatch.setattr(output, "SHARED_SECONDS", 0.0)
-    monkeypatch.setattr(distributed, "is_main", lambda: False)  # a process whose machine did not make the folder
+    monkeypatch.setattr(processes, "is_main", lambda: False)  # a process whose machine did not make the folder
     with pytest.raises(InputError, match="all machines share"):
         train_here(monkeypatch, experiment, tmp_path / "elsewhere")
 
 
 def test_alone_is_one_process():
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert (processes.rank(), processes.world_size()) == (0, 1)

@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer, BertTokenizer
 
-from dataset import scenes
-from dataset.drawn import objects, pictures
+from dataset.drawn import objects, pictures, scenes
 from dataset.drawn.brush import Brush
 from dataset.drawn.grammar import NUMBERS, SPLIT_TURNS, Scene, capacity, captions_of, plural, scene_at
 from dataset.drawn.kinds import KINDS
 from dataset.drawn.pictures import draw_scene
-from dataset.scenes import draw_scenes
+from dataset.drawn.scenes import draw_scenes
 from utils.errors import InputError
 
 SMALL = {"train": 33, "val": 2, "test": 31, "size": 48}

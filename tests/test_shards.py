@@ -15,15 +15,15 @@ from PIL import Image
 from torch import multiprocessing
 
 from dataset.captions import clean_caption
+from dataset.releases.shard_writer import check_suffixes, known_shards, write_shards
 from dataset.shard_loader import shard_loader
-from dataset.shard_writer import check_suffixes, known_shards, write_shards
 from dataset.shards import are_shards, read_shards
 from dataset.train_set import read_train_set
 from dataset.transforms import evaluation_transform, train_transform
 from tests.processes import run_on_processes
 from tests.test_retrieval_data import same
 from tests.test_retrieval_data import tokenizer as tokenizer  # a fixture
-from utils import distributed
+from utils import processes
 from utils.errors import InputError
 
 PICTURES, PER_SHARD = 23, 5  # the last shard holds 3
@@ -141,7 +141,9 @@ def test_pictures_that_shards_do_not_hold_are_told():
 
 
 def test_shards_that_are_not_whole_have_no_index(monkeypatch, entries, root, tmp_path):
-    monkeypatch.setattr("dataset.shard_writer.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(
+        "dataset.releases.shard_writer.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
     with pytest.raises(InputError, match=r"cannot write shards to .*: disk full"):
         write_shards(entries, root, tmp_path, "birds", PER_SHARD)
     assert not list(tmp_path.iterdir())
@@ -276,8 +278,8 @@ def seen_by_process(pattern, words, captions_per_image):
         captions_per_image=captions_per_image,
         num_workers=2,
         seed=0,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        rank=processes.rank(),
+        world_size=processes.world_size(),
         max_length=40,
         labels_required=True,
     )

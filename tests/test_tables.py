@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import Tables
-from dataset.scenes import draw_scenes
+from dataset.drawn.scenes import draw_scenes
 from tests.small_study import write_run, write_study
 from tests.tiny import TEXT, VISION
 from utils.config import config_from_file

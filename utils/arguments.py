@@ -1,11 +1,24 @@
-"""The command line that every training has, and how a run starts from it."""
+"""Command lines: mistakes told in one line, and the arguments that every training has. No torch here."""
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
-import torch
+from utils.errors import InputError
 
-from utils import distributed, output
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} ({self.prog} --help lists the arguments)")
+
+
+def named_path(text: str) -> Path:
+    """An argument's type: a file or folder whose name is not empty."""
+    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def run_parser(description: str | None, *, config_required: bool = True) -> argparse.ArgumentParser:
@@ -23,17 +36,3 @@ def run_parser(description: str | None, *, config_required: bool = True) -> argp
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow start files to be downloaded")
     return parser
-
-
-def start_run(args: argparse.Namespace) -> torch.device:
-    """Start this process on its device, with `--output_dir` there for all and free for what the arguments ask.
-
-    Raises InputError where it holds a run already or cannot be written.
-    """
-    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-    device = distributed.start(args.device)
-    if distributed.is_main():
-        output.open_output(args.output_dir)
-    distributed.barrier()
-    output.wait_for_output(args.output_dir)
-    return device

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.figures import png_figure
+from utils.plots import png_figure
 
 CELL_INCHES = 0.3  # room for three digits
 MOST_INCHES = 30.0  # a side; the cells and letters of more than a hundred classes shrink

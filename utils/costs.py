@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import distributed
+from utils import processes
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -33,4 +33,4 @@ def peak_memory(device: torch.device) -> int:
     else:
         unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB, macOS in bytes
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return int(distributed.gather_uneven(torch.tensor([own], device=device)).max())
+    return int(processes.gather_uneven(torch.tensor([own], device=device)).max())

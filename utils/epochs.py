@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils import distributed, output
+from utils import output, processes
 from utils.logs import Curves, append_line, say, truncate_log
 from utils.resume import Training
 from utils.typed import write_yaml
@@ -38,26 +38,26 @@ def run_epochs(
     """
     # The number of workers changes nothing of what is trained.
     identity = {k: v for k, v in config.items() if k != "num_workers"} | {"--seed": seed} | dict(identity)
-    identity |= {"processes": distributed.world_size()}
+    identity |= {"processes": processes.world_size()}
     if resuming:
         training.restore(folder / output.RESUME, identity)
         say(f"going on with epoch {training.next_epoch + 1}/{epochs}")
-    if distributed.is_main():
+    if processes.is_main():
         write_yaml(config, folder / output.CONFIG)
         truncate_log(folder / output.LOG, training.next_epoch)
 
-    curves = Curves(folder / output.CURVES if distributed.is_main() else None)
+    curves = Curves(folder / output.CURVES if processes.is_main() else None)
     for epoch in range(training.next_epoch, epochs):
         # An epoch draws the same dropout whether or not the run was interrupted before it.
-        torch.manual_seed(seed + 1000 * (epoch + 1) + distributed.rank())
+        torch.manual_seed(seed + 1000 * (epoch + 1) + processes.rank())
         trained = train_epoch(epoch)
-        distributed.broadcast_buffers(training.best_model)
+        processes.broadcast_buffers(training.best_model)
         figures = evaluate(training.best_model)
         training.next_epoch = epoch + 1
         better = figures[figure] > training.best
         if better:
             training.best_epoch, training.best = epoch, figures[figure]
-        if distributed.is_main():
+        if processes.is_main():
             keep(epoch, better)
             line = {f"train_{name}": value for name, value in trained.items()}
             line |= {f"{split}_{name}": value for name, value in figures.items()}
@@ -69,4 +69,4 @@ def run_epochs(
             # Last, so that an epoch counts as whole only when all it writes is there.
             training.save(folder / output.RESUME, identity)
     curves.close()
-    distributed.barrier()
+    processes.barrier()

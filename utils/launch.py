@@ -1,4 +1,4 @@
-"""What a launcher needs of its machine: cards and processes, a free port, and one child run to its end."""
+"""What a launcher needs: the tasks, the machine's cards and processes, a free port, one child run to its end."""
 
 import difflib
 import os
@@ -17,6 +17,15 @@ from itertools import takewhile
 from pathlib import Path
 
 from utils.errors import InputError
+
+TASKS = {
+    "itr_rsitmd": "configs/Retrieval_rsitmd.yaml",
+    "itr_rsicd": "configs/Retrieval_rsicd.yaml",
+    "itr_demo": "configs/Retrieval_demo.yaml",
+    "itr_rsicd_lite": "configs/Retrieval_rsicd_lite.yaml",
+    "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
+    "prior_aid": "configs/Prior_aid.yaml",
+}
 
 # What a training on a CPU wants of its libraries (others do not read these), unless the user has set it:
 CPU_SETTINGS = {
@@ -51,6 +60,11 @@ class Processes:
     count: int
     device: str
     environment: dict[str, str]
+
+
+def trains_prior(task: str) -> bool:
+    """Whether the task is Prior.py's, not Retrieval.py's."""
+    return task.startswith("prior_")
 
 
 def processes_for(preset: str, check_cards: bool = True) -> Processes:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from tqdm import tqdm
 
-from utils import distributed
+from utils import processes
 from utils.errors import InputError
 from utils.files import write_whole
 
@@ -36,7 +36,7 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
         self._figures = {name: x.detach() if isinstance(x, Tensor) else x for name, x in figures.items()}
 
     def __iter__(self) -> Iterator[T]:
-        if not distributed.is_main():
+        if not processes.is_main():
             yield from self.iterable
             return
         terminal = sys.stderr.isatty()
@@ -65,7 +65,7 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
 
 def say(text: str) -> None:
     """Print a line from rank 0, at once, above any bar of `progress`."""
-    if distributed.is_main():
+    if processes.is_main():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

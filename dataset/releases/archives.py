@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 
-from dataset.picture_files import leads_outside
+from dataset.pictures import leads_outside
 from utils.errors import InputError, reason
 from utils.files import check_regular, file_checksum
 

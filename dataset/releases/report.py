@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from dataset.defects import Defects, Finding
-from dataset.picture_files import DEEP_MODES, leads_outside
-from dataset.prepared import OtherSet
-from dataset.releases import ListedPicture
+from dataset.pictures import DEEP_MODES, leads_outside
+from dataset.releases.defects import Defects, Finding
+from dataset.releases.listings import ListedPicture
+from dataset.releases.prepared import OtherSet
 from utils.pages import page_template
 
 HTML = "report.html"

@@ -20,7 +20,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dataset.transforms import decode_picture, load_picture, read_file
-from utils import distributed
+from utils import processes
 from utils.errors import InputError
 from utils.logs import progress, say
 
@@ -58,9 +58,9 @@ class PictureCache:
 
         Raises `InputError` where a picture has changed since it was decoded, the cache is damaged or does not fit.
         """
-        if distributed.is_main():
+        if processes.is_main():
             fill_cache(self.folder, self.image_root, pictures)
-        distributed.barrier()
+        processes.barrier()
         index = _read_index(self.folder)
         for picture in pictures:
             cached = index.get(os.path.relpath(picture, self.image_root))

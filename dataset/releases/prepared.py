@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dataset.defects import KINDS, Defects, Finding
-from dataset.near_duplicates import RULE, Hashed, NearDuplicate
-from dataset.perceptual_hash import hash_from_text, hash_text
-from dataset.picture_check import PictureCheck
-from dataset.picture_files import leads_outside
-from dataset.release_files import read_json
-from dataset.releases import SPLITS, ListedPicture, Listing
+from dataset.pictures import leads_outside
+from dataset.releases.archives import read_json
+from dataset.releases.defects import KINDS, Defects, Finding
+from dataset.releases.listings import SPLITS, ListedPicture, Listing
+from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate
+from dataset.releases.perceptual_hash import hash_from_text, hash_text
+from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
 from utils.files import file_checksum
 

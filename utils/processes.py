@@ -1,5 +1,6 @@
 """Every torch.distributed call: start and stop, ranks, the gather under the losses, the gather of an evaluation."""
 
+import argparse
 import os
 from datetime import timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from utils import output
 from utils.errors import InputError
 
 
@@ -27,6 +29,20 @@ def start(device: str = "auto") -> torch.device:
         # A process may wait this long for another that reads, checks or writes files.
         dist.init_process_group("nccl" if use_cuda else "gloo", timeout=timedelta(minutes=30))
     return chosen
+
+
+def start_run(args: argparse.Namespace) -> torch.device:
+    """Start this process on its device, with `--output_dir` there for all and free for what the arguments ask.
+
+    Raises InputError where it holds a run already or cannot be written.
+    """
+    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
+    device = start(args.device)
+    if is_main():
+        output.open_output(args.output_dir)
+    barrier()
+    output.wait_for_output(args.output_dir)
+    return device
 
 
 def announced_world_size() -> int:

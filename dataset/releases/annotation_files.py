@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.releases import SPLITS, ListedPicture
+from dataset.releases.listings import SPLITS, ListedPicture
 from utils.errors import InputError
 
 Entries = list[dict[str, Any]]

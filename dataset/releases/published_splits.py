@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.release_files import read_text
-from dataset.releases import SPLITS, ListedPicture, Listing
+from dataset.releases.archives import read_text
+from dataset.releases.listings import SPLITS, ListedPicture, Listing
 from utils.errors import InputError
 
 LISTS = Path(__file__).with_name("splits")

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.near_duplicates import Hashed
-from dataset.perceptual_hash import turned_hashes
-from dataset.picture_files import DEEP_MODES
+from dataset.pictures import DEEP_MODES
+from dataset.releases.near_duplicates import Hashed
+from dataset.releases.perceptual_hash import turned_hashes
 from utils.errors import reason
 from utils.logs import progress
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.perceptual_hash import TURNS, distances, turned
+from dataset.releases.perceptual_hash import TURNS, distances, turned
 from utils.logs import progress
 
 CANDIDATE_BITS = 90

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.picture_files import leads_outside
-from dataset.release_files import PictureIndex, read_json, read_text
+from dataset.pictures import leads_outside
+from dataset.releases.archives import PictureIndex, read_json, read_text
 from utils.errors import InputError, listed
 
 SPLITS = ("train", "val", "test")

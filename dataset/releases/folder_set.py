@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.release_files import PictureIndex, read_text
-from dataset.releases import SPLITS, ListedPicture, Listing
+from dataset.releases.archives import PictureIndex, read_text
+from dataset.releases.listings import SPLITS, ListedPicture, Listing
 from utils.errors import InputError, listed
 
 SEED = 42

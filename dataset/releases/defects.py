@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataset.captions import clean_caption
-from dataset.picture_check import PictureCheck
-from dataset.picture_files import leads_outside
-from dataset.releases import SPLITS, ListedPicture
+from dataset.pictures import leads_outside
+from dataset.releases.listings import SPLITS, ListedPicture
+from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
 
 MAX_WORDS = 30
