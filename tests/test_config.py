@@ -9,7 +9,7 @@ import pytest
 from tests.tiny import TEXT, VISION
 from utils.config import config_from_dict, config_from_file, process_batch
 from utils.errors import InputError
-from utils.typed import read_yaml, write_yaml
+from utils.typed import read_overridden, read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -396,3 +396,26 @@ def test_the_global_batch_is_shared_evenly_by_the_processes():
         process_batch(128, 3, 4)
     with pytest.raises(InputError, match="--bs 0"):
         process_batch(128, 0, 4)
+
+
+def test_a_config_says_only_what_differs_from_its_base(tmp_path):
+    (tmp_path / "lower.yaml").write_text("optimizer: {lr: 1e-4, weight_decay: 0.1}\nhead: 4\ntrain_file: [a, b]\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "upper.yaml").write_text("base: ../lower.yaml\noptimizer: {lr: 2e-4}\ntrain_file: [c]\n")
+    expected = {"optimizer": {"lr": 2e-4, "weight_decay": 0.1}, "head": 4, "train_file": ["c"]}
+    assert read_overridden(tmp_path / "sub" / "upper.yaml", None) == expected
+    assert read_overridden(tmp_path / "sub" / "upper.yaml", ["head=2"])["head"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: a.yaml\n", "leads back to itself"),
+        ("base: gone.yaml\n", "gone.yaml cannot be read"),
+        ("base: [a]\n", "expected the name of a YAML file"),
+    ],
+)
+def test_a_base_that_cannot_be_followed_is_one_line(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_overridden(tmp_path / "a.yaml", None)

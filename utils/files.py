@@ -1,9 +1,11 @@
-"""Files that are there whole or not at all, and what identifies one."""
+"""Files: text and JSON read strictly, files written whole or not at all, and what identifies one."""
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from utils.errors import InputError
 
@@ -19,6 +21,25 @@ def write_whole(file: Path, content: bytes) -> None:
         os.replace(beside, file)
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror})") from None
+
+
+def read_text(file: str | Path) -> str:
+    """A UTF-8 text, with or without byte order mark; `InputError` where it is missing or otherwise encoded."""
+    try:
+        check_regular(Path(file))
+        return Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text: {error}") from None
+
+
+def read_json(file: str | Path) -> Any:
+    """The content of a JSON file; `InputError` where it is missing, otherwise encoded or cut short."""
+    try:
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
 
 
 def file_checksum(file: Path) -> str:

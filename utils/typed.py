@@ -40,6 +40,35 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     return values
 
 
+def read_based_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping of a YAML file over that of the file its `base` names, if it has one, relative to its own folder.
+
+    Keys of mappings in both are merged, any other value is replaced; the result has no `base`.
+    Raises InputError where a base cannot be read, and where bases lead round in a circle.
+    """
+    chain, files, following = [], [], Path(file)
+    while True:
+        files.append(following.resolve())
+        if files[-1] in files[:-1]:
+            raise InputError(f"config {file}: its base {following} leads back to itself")
+        chain.append(read_yaml(following))
+        if "base" not in chain[-1]:
+            break
+        base = chain[-1].pop("base")
+        if not isinstance(base, str) or not base:
+            raise InputError(f"config {following}: 'base' is {base!r}, expected the name of a YAML file")
+        following = following.parent / base
+    values: dict[str, Any] = {}
+    for layer in reversed(chain):
+        values = _merged(values, layer)
+    return values
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {key for key in over if isinstance(over[key], dict) and isinstance(under.get(key), dict)}
+    return {**under, **{key: _merged(under[key], value) if key in both else value for key, value in over.items()}}
+
+
 def write_yaml(values: Mapping[str, Any], file: Path) -> None:
     """Write plain values as YAML, whole or not at all."""
     text = io.StringIO()
@@ -75,8 +104,8 @@ def override_of(key: str, value: Any) -> str:
 
 
 def read_overridden(file: str | Path, overrides: list[str] | None) -> dict[str, Any]:
-    """The values of a YAML file under `key=value` overrides, dotted for nested keys."""
-    values = read_yaml(file)
+    """The values of a YAML file, and of its `base`, under `key=value` overrides, dotted for nested keys."""
+    values = read_based_yaml(file)
     for override in overrides or []:
         apply_override(values, override)
     return values

@@ -1,4 +1,4 @@
-"""The files of a release: a folder, or an archive unpacked safely; text read strictly, pictures found by name."""
+"""The files of a release: a folder, or an archive unpacked safely; pictures found by name."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from dataset.pictures import leads_outside
 from utils.errors import InputError, reason
-from utils.files import check_regular, file_checksum
+from utils.files import file_checksum, read_text
 
 UNPACKED = "release"  # the folder in --output_dir that an archive is unpacked to
 _MARKER = ".archive.json"  # in it: which archive it is, {"sha256", "files": {name: bytes}}
@@ -60,25 +60,6 @@ def release_folder(release: Path, output_dir: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-
-
-def read_text(file: Path) -> str:
-    """A UTF-8 text, with or without byte order mark; `InputError` where it is missing or otherwise encoded."""
-    try:
-        check_regular(file)
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text: {error}") from None
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file; `InputError` where it is missing, otherwise encoded or cut short."""
-    try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
 
 
 class PictureIndex:

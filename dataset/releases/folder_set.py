@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.releases.archives import PictureIndex, read_text
+from dataset.releases.archives import PictureIndex
 from dataset.releases.listings import SPLITS, ListedPicture, Listing
 from utils.errors import InputError, listed
+from utils.files import read_text
 
 SEED = 42
 TABLES = (".csv", ".jsonl")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.releases.archives import read_text
 from dataset.releases.listings import SPLITS, ListedPicture, Listing
 from utils.errors import InputError
+from utils.files import read_text
 
 LISTS = Path(__file__).with_name("splits")
 
