@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from dataset.annotations import read_evaluation, read_train
@@ -164,21 +165,28 @@ def check_experiment(args: argparse.Namespace, config: Path) -> None:
 
 
 def preflight(file: Path, args: argparse.Namespace) -> None:
-    """Read the config and what it says of the data; the launcher's own report would bury what is wrong there."""
+    """Read the config and what it says of the data; the launcher's own report would bury what is wrong there.
+
+    The demonstration's pictures are drawn here, once for all processes, where they are not there yet.
+    """
     if trains_prior(args.task):
         from dataset.classification import read_scenes  # brings torch, which takes seconds
 
         read_scenes(prior_config_from_file(file, args.override))
         return
     config = config_from_file(file, args.override)
-    if not config.scenes:
-        if not args.evaluate:
-            if are_shards(config.train_file):
-                read_shards(config.train_file, labels_required=config.use_affil_loss)
-            else:
-                read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
-            read_evaluation(config.val_file, config.image_root)
-        read_evaluation(config.test_file, config.image_root)
+    if config.scenes:
+        from dataset.drawn.scenes import draw_scenes  # which only the demonstration needs
+
+        sizes = asdict(config.scenes)
+        draw_scenes(sizes.pop("folder"), **sizes)
+    if not args.evaluate:
+        if are_shards(config.train_file):
+            read_shards(config.train_file, labels_required=config.use_affil_loss)
+        else:
+            read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+        read_evaluation(config.val_file, config.image_root)
+    read_evaluation(config.test_file, config.image_root)
 
 
 def launch_command(args: argparse.Namespace, config: Path, processes: Processes) -> list[str]:

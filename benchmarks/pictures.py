@@ -31,18 +31,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dataset.annotations import TrainRecord  # noqa: E402
-from dataset.augmentation import OPERATIONS  # noqa: E402
 from dataset.cache import PictureCache  # noqa: E402
 from dataset.drawn.grammar import scene_at  # noqa: E402
 from dataset.drawn.pictures import draw_scene  # noqa: E402
 from dataset.loaders import TrainDataset  # noqa: E402
+from dataset.pictures import load_picture  # noqa: E402
 from dataset.releases.shard_writer import write_shards  # noqa: E402
 from dataset.shard_loader import ShardDataset  # noqa: E402
 from dataset.shards import read_shards  # noqa: E402
-from dataset.transforms import evaluation_transform, load_picture, train_transform  # noqa: E402
+from dataset.transforms import (  # noqa: E402
+    OPERATIONS,
+    evaluation_transform,
+    train_transform,
+)
+from models.encoders import PICTURE_MEAN, PICTURE_STD, normalise  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.logs import write_json  # noqa: E402
-from utils.normalisation import PICTURE_MEAN, PICTURE_STD, normalise  # noqa: E402
 
 SIZE, BATCH, SECONDS, FILL = 224, 64, 40, (128, 128, 128)
 

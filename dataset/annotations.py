@@ -1,14 +1,13 @@
 """Annotation files -> checked, immutable records. Imports no torch: the launcher reads them too."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.captions import clean_caption
-from dataset.pictures import leads_outside
 from utils.errors import InputError, listed
+from utils.files import leads_outside, read_json
 
 _NAMES = {str: "a string", int: "a whole number", list: "a list"}
 
@@ -142,12 +141,7 @@ class PictureFolder:
 
 def _entries(file: str | Path, caption_type: type) -> list[Any]:
     """The records of an annotation file, whose captions should be of `caption_type`."""
-    try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the annotation file {file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not a JSON annotation file, or is cut short: {error}") from None
+    entries = read_json(file, "a JSON annotation file")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{file} must be a JSON list of at least one record")
     found = entries[0].get("caption") if isinstance(entries[0], dict) else None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from dataset.transforms import decode_picture, load_picture, read_file
+from dataset.pictures import decode_picture, load_picture, read_file
 from utils import processes
 from utils.errors import InputError
 from utils.logs import progress, say

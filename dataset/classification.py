@@ -1,23 +1,23 @@
 """Pictures of scene classes: class folders or the labels of annotation files -> checked splits, and their loaders."""
 
-import json
 import math
 import os
 import random
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.annotations import read_evaluation, read_train
-from dataset.loaders import SeededSampler, TrainLoader, seeded
-from dataset.pictures import SUFFIXES, has_picture_suffix
-from dataset.transforms import Transform, load_picture
+from dataset.loaders import TrainLoader, seeded, seeded_loader
+from dataset.pictures import SUFFIXES, has_picture_suffix, load_picture
+from dataset.transforms import Transform
 from utils.errors import InputError, listed
+from utils.files import read_json
 from utils.prior_config import PriorConfig
 
 SPLITS = ("train", "val", "test")
@@ -169,8 +169,8 @@ def _labelled(file: str, image_root: str, names: Mapping[int, str]) -> dict[str,
     evaluation = read_evaluation(file, image_root)
     if evaluation.labels is None:
         return None
-    # The reader of evaluation files keeps a label's number alone, and has found every record to be an object.
-    named = [entry.get("label_name") for entry in json.loads(Path(file).read_text(encoding="utf-8"))]
+    # The evaluation set keeps names only where every picture has one; the reader has found each record to be an object.
+    named = [entry.get("label_name") for entry in read_json(file)]
     problems = []
     for number, (label, name) in enumerate(zip(evaluation.labels, named, strict=True), 1):
         if label not in names:
@@ -239,31 +239,9 @@ class _TrainPictures(Dataset):
         return SceneBatch(image, torch.tensor(self.pictures[index].label), torch.tensor(index))
 
 
-def scene_train_loader(
-    pictures: Sequence[LabelledPicture],
-    *,
-    transform: Transform,
-    batch_size: int,
-    num_workers: int = 0,
-    seed: int,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> TrainLoader:
-    """Loader of `SceneBatch`es of `batch_size` pictures a process.
+def scene_train_loader(pictures: Sequence[LabelledPicture], *, transform: Transform, **options: Any) -> TrainLoader:
+    """Loader of `SceneBatch`es of `batch_size` pictures a process; options: those of `seeded_loader`.
 
     Call `loader.set_epoch(e)` before each epoch.
     """
-    dataset = _TrainPictures(pictures, transform)
-    sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-    return TrainLoader(
-        dataset,
-        order=sampler,
-        entries=len(dataset),
-        share=len(sampler),
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        workers_matter=False,
-        pin_memory=pin_memory,
-    )
+    return seeded_loader(_TrainPictures(pictures, transform), **options)

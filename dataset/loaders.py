@@ -1,14 +1,13 @@
-"""The train and evaluation datasets and their loaders.
+"""The training set's items, batches and loader.
 
 Everything random about a train item comes from one seed the sampler sends with its index, so an epoch is the
 same whatever ran before it and however many workers load it.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from numpy import ndarray
@@ -17,12 +16,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 from transformers import PreTrainedTokenizerBase
 
 from dataset.annotations import TrainRecord
-from dataset.transforms import Transform, load_picture
+from dataset.pictures import load_picture
+from dataset.tokenizer import padded, tokenized
+from dataset.transforms import Transform
 from utils.errors import InputError
-
-# Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
-# it prints a warning at every fork unless this is set).
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 Load = Callable[[str], ndarray]  # a picture's path -> uint8 [H, W, 3]
 
@@ -36,21 +33,6 @@ class TrainBatch(NamedTuple):
     idx: Tensor  # int64 [k*B], the picture's image id
     label: Tensor | None  # int64 [k*B], the picture's scene; None where a record has no label
     captions: list[str]  # k*B
-
-
-class ImageBatch(NamedTuple):
-    """Evaluation pictures and their positions in the evaluation set."""
-
-    indices: Tensor  # int64 [b]
-    images: Tensor  # uint8 [b, 3, H, W]
-
-
-class CaptionBatch(NamedTuple):
-    """Evaluation captions and their positions in the evaluation set."""
-
-    indices: Tensor  # int64 [b]
-    ids: Tensor  # int64 [b, L]
-    attention_mask: Tensor  # int64 [b, L], 0 on padding
 
 
 class TrainItem(NamedTuple):
@@ -150,15 +132,10 @@ class PictureLoader(DataLoader):
         raise InputError(line)
 
 
-class _Epochs(Protocol):
-    """What decides the order of an epoch's items."""
-
-    def set_epoch(self, epoch: int) -> None: ...
-
-
 class TrainLoader(PictureLoader):
-    """Loader of `TrainBatch`es of `batch_size` pictures; the last partial batch is dropped.
+    """Loader of batches of `batch_size` pictures a process; the last partial batch is dropped.
 
+    order: what decides an epoch's order by `set_epoch`, the sampler or the data set itself.
     entries: how many items an epoch has on all processes together, captions or pictures.
     workers_matter: whether the number of workers decides which items share a batch.
     """
@@ -167,7 +144,7 @@ class TrainLoader(PictureLoader):
         self,
         dataset: Dataset,
         *,
-        order: _Epochs,
+        order: Any,
         entries: int,
         share: int,
         batch_size: int,
@@ -196,26 +173,20 @@ class TrainLoader(PictureLoader):
         self.order.set_epoch(epoch)
 
 
-def train_loader(
-    records: Sequence[TrainRecord],
+def seeded_loader(
+    dataset: Dataset,
     *,
-    transform: Transform,
-    tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
-    captions_per_image: int = 1,
     num_workers: int = 0,
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    max_length: int,
-    pin_memory: bool = False,
-    load: Load = load_picture,
+    **options: Any,
 ) -> TrainLoader:
-    """Loader of `TrainBatch`es of `batch_size` pictures a process.
+    """Loader of a data set whose items are asked for by `(index, seed)`, in an order drawn from seed and epoch.
 
-    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens.
+    options: those of torch's `DataLoader`.
     """
-    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image, load=load)
     sampler = SeededSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
     return TrainLoader(
         dataset,
@@ -226,104 +197,43 @@ def train_loader(
         sampler=sampler,
         num_workers=num_workers,
         workers_matter=False,
-        collate_fn=train_collate(tokenizer, max_length),
-        pin_memory=pin_memory,
+        **options,
     )
 
 
-def evaluation_images_loader(
-    images: Sequence[str],
+def train_loader(
+    records: Sequence[TrainRecord],
+    *,
     transform: Transform,
-    batch_size: int,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    *,
-    pin_memory: bool = False,
-    load: Load = load_picture,
-) -> DataLoader:
-    """Loader of this process's `ImageBatch`es of picture files.
-
-    Which pictures share a batch depends on `batch_size` alone.
-    """
-    return PictureLoader(
-        _EvaluationImages(images, transform, load),
-        batch_sampler=_share(range(len(images)), batch_size, rank, world_size),
-        num_workers=num_workers,
-        collate_fn=_collate_images,
-        pin_memory=pin_memory,
-    )
-
-
-def caption_batches(
-    captions: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    batch_size: int,
-    max_tokens: int,
-    *,
-    group_by_length: bool,
-    rank: int = 0,
-    world_size: int = 1,
-) -> list[CaptionBatch]:
-    """This process's batches of the captions, cut at `max_tokens`, padded to the longest of their batch.
+    max_length: int,
+    captions_per_image: int = 1,
+    load: Load = load_picture,
+    **options: Any,
+) -> TrainLoader:
+    """Loader of `TrainBatch`es of `batch_size` pictures a process.
 
-    Which captions share a batch does not depend on the number of processes: consecutive ones (released: an
-    embedding without attention mask depends on its batch), or with `group_by_length` those of near length.
+    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens. options: those of
+    `seeded_loader`.
     """
-    order: Sequence[int] = range(len(captions))
-    if group_by_length:
-        lengths = [len(ids) for ids in _encode(tokenizer, captions, max_tokens).input_ids]
-        order = sorted(order, key=lengths.__getitem__)
-    return [
-        CaptionBatch(torch.tensor(indices), *_tokens(tokenizer, [captions[i] for i in indices], max_tokens))
-        for indices in _share(order, batch_size, rank, world_size)
-    ]
+    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image, load=load)
+    return seeded_loader(dataset, collate_fn=TrainCollate(tokenizer, max_length), **options)
 
 
-class _EvaluationImages(Dataset):
-    def __init__(self, images: Sequence[str], transform: Transform, load: Load) -> None:
-        self.images, self.transform, self.load = images, transform, load
+class TrainCollate:
+    """Makes a batch of train items, captions cut at `max_length` tokens."""
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, self.transform(self.load(self.images[index]))
-
-
-def _share(order: Sequence[int], batch_size: int, rank: int, world_size: int) -> list[list[int]]:
-    """`order` cut into whole batches, of which this process takes every `world_size`-th."""
-    starts = range(0, len(order), batch_size)[rank::world_size]
-    return [list(order[start : start + batch_size]) for start in starts]
-
-
-def train_collate(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Callable[[list[TrainItem]], TrainBatch]:
-    """What makes a batch of train items, captions cut at `max_length` tokens."""
-    return partial(_collate_train, tokenizer=tokenizer, max_length=max_length)
-
-
-def _collate_train(items: list[TrainItem], *, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TrainBatch:
-    records = [record for item in items for record in item.records]  # k*B
-    captions = [record.caption for record in records]
-    labels = [record.label for record in records]
-    return TrainBatch(
-        default_collate([item.image for item in items]),  # in a worker, straight into shared memory
-        *_tokens(tokenizer, captions, max_length),
-        idx=torch.tensor([record.image_id for record in records]),
-        label=None if None in labels else torch.tensor(labels),
-        captions=captions,
-    )
-
-
-def _collate_images(items: list[tuple[int, Tensor]]) -> ImageBatch:
-    return ImageBatch(*default_collate(items))
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask `[b, L]`, L the longest caption's tokens."""
-    encoded = _encode(tokenizer, captions, max_length, padding="longest", return_tensors="pt")
-    return encoded.input_ids, encoded.attention_mask
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int, **options: Any) -> Any:
-    return tokenizer(list(captions), truncation=True, max_length=max_length, return_token_type_ids=False, **options)
+    def __call__(self, items: list[TrainItem]) -> TrainBatch:
+        records = [record for item in items for record in item.records]  # k*B
+        captions = [record.caption for record in records]
+        labels = [record.label for record in records]
+        return TrainBatch(
+            default_collate([item.image for item in items]),  # in a worker, straight into shared memory
+            *padded(tokenized(captions, self.tokenizer, self.max_length), self.tokenizer),
+            idx=torch.tensor([record.image_id for record in records]),
+            label=None if None in labels else torch.tensor(labels),
+            captions=captions,
+        )

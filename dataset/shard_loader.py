@@ -21,10 +21,10 @@ from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dataset.annotations import TrainRecord
-from dataset.loaders import TrainItem, TrainLoader, draw_item, train_collate
-from dataset.pictures import SUFFIXES
+from dataset.loaders import TrainCollate, TrainItem, TrainLoader, draw_item
+from dataset.pictures import SUFFIXES, decode_picture
 from dataset.shards import Shard, sample_records
-from dataset.transforms import Transform, decode_picture
+from dataset.transforms import Transform
 from utils.errors import InputError
 
 _SHUFFLED_PICTURES = 1000
@@ -139,19 +139,20 @@ def shard_loader(
     *,
     transform: Transform,
     tokenizer: PreTrainedTokenizerBase,
-    batch_size: int,
+    max_length: int,
     captions_per_image: int = 1,
+    labels_required: bool,
+    batch_size: int,
     num_workers: int = 0,
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    max_length: int,
-    labels_required: bool,
-    pin_memory: bool = False,
+    **options: Any,
 ) -> TrainLoader:
     """Loader of `TrainBatch`es of `batch_size` pictures a process, equally many on each.
 
-    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens.
+    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens. options: those of torch's
+    `DataLoader`.
     """
     dataset = ShardDataset(
         shards,
@@ -171,8 +172,8 @@ def shard_loader(
         batch_size=batch_size,
         num_workers=num_workers,
         workers_matter=True,
-        collate_fn=train_collate(tokenizer, max_length),
-        pin_memory=pin_memory,
+        collate_fn=TrainCollate(tokenizer, max_length),
+        **options,
     )
 
 

@@ -8,16 +8,38 @@ it: `{"image", "image_id", "captions", "label", "label_name"}`. The launcher rea
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataset.annotations import TrainRecord
 from dataset.captions import clean_caption
 from utils.errors import InputError
+from utils.files import read_json
+from utils.typed import Count, WholeFromZero, read_value
 
 FORMAT = 1
 _PATTERN = re.compile(r"(?P<name>.+)-(?:\{(?P<first>[0-9]{1,9})\.\.(?P<last>[0-9]{1,9})\}|(?P<only>[0-9]{1,9}))\.tar")
 _MOST_SHARDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class IndexedShard:
+    """A line of the index."""
+
+    file: str  # a name in the index's folder
+    pictures: Count
+    captions: Count
+    bytes: WholeFromZero
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """`name.json`."""
+
+    format: int
+    labels: bool  # whether every picture has one
+    shards: tuple[IndexedShard, ...]
 
 
 class Shard(NamedTuple):
@@ -46,25 +68,26 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     shards: list[Shard] = []
     known: set[Path] = set()
     for pattern in patterns:
-        names, index = _names(pattern), Path(f"{_parts(pattern)['name']}.json")
-        values = read_index(index)
-        if labels_required and not values["labels"]:
-            raise InputError(f"{index} has pictures without a label, which use_affil_loss needs")
-        lines = {line["file"]: line for line in values["shards"]}
+        names, file_of_index = _names(pattern), Path(f"{_parts(pattern)['name']}.json")
+        index = read_index(file_of_index)
+        if labels_required and not index.labels:
+            raise InputError(f"{file_of_index} has pictures without a label, which use_affil_loss needs")
+        lines = {line.file: line for line in index.shards}
         unknown = [name for name in names if name not in lines]
         if unknown:
-            raise InputError(f"{pattern}: {index} knows {len(lines)} shards, and {unknown[0]} is none of them")
+            raise InputError(f"{pattern}: {file_of_index} knows {len(lines)} shards, and {unknown[0]} is none of them")
         for name in names:
-            line, file = lines[name], index.parent / name
+            line, file = lines[name], file_of_index.parent / name
             if not file.is_file():
-                raise InputError(f"{file} is missing, which {index} names")
-            if file.stat().st_size != line["bytes"]:
-                raise InputError(f"{file} has {file.stat().st_size} bytes, {index} says {line['bytes']}: copy it again")
+                raise InputError(f"{file} is missing, which {file_of_index} names")
+            size = file.stat().st_size
+            if size != line.bytes:
+                raise InputError(f"{file} has {size} bytes, {file_of_index} says {line.bytes}: copy it again")
             if file.resolve() in known:
                 raise InputError(f"train_file names {file} twice")
             known.add(file.resolve())
             before = shards[-1].first_picture + shards[-1].pictures if shards else 0
-            shards.append(Shard(str(file), line["pictures"], line["captions"], before))
+            shards.append(Shard(str(file), line.pictures, line.captions, before))
     return shards
 
 
@@ -86,31 +109,17 @@ def _names(pattern: str) -> list[str]:
     return [f"{name}-{number:0{len(first)}d}.tar" for number in numbers]
 
 
-def read_index(file: Path) -> dict[str, Any]:
-    """`{"format", "labels", "shards": [{"file", "pictures", "captions", "bytes"}]}`, checked; else `InputError`."""
+def read_index(file: Path) -> ShardIndex:
+    """The index of shards, checked; else `InputError`."""
+    problems: list[str] = []
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {file}, the index of the shards beside it: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{file} is not JSON, or is cut short: write the shards anew") from None
-    kinds = {"file": str, "pictures": int, "captions": int, "bytes": int}
-    whole = (
-        isinstance(values, dict)
-        and values.get("format") == FORMAT
-        and type(values.get("labels")) is bool
-        and isinstance(values.get("shards"), list)
-        and all(
-            isinstance(line, dict)
-            and all(type(line.get(name)) is kind for name, kind in kinds.items())
-            and min(line["pictures"], line["captions"]) > 0
-            and Path(line["file"]).name == line["file"]
-            for line in values["shards"]
-        )
-    )
-    if not whole:
+        values = read_json(file)
+    except InputError as error:
+        raise InputError(f"{error}; write the shards anew") from None
+    index = read_value(values, ShardIndex, "index", problems)
+    if problems or index.format != FORMAT or any(Path(shard.file).name != shard.file for shard in index.shards):
         raise InputError(f"{file} is no index of shards that this program wrote: write the shards anew")
-    return values
+    return index
 
 
 def sample_records(content: bytes, image: str, image_id: int, *, labels_required: bool) -> list[TrainRecord]:

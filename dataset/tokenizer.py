@@ -1,10 +1,20 @@
-"""The WordPiece tokenizer of a folder with a vocabulary."""
+"""The WordPiece tokenizer of a folder with a vocabulary, and captions as padded token ids."""
 
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
 from utils.errors import InputError
+
+# Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
+# it prints a warning at every fork unless this is set).
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -23,3 +33,15 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     if len(tokenizer) > vocab_size:
         raise InputError(f"tokenizer in {folder} has {len(tokenizer)} words, the text encoder {vocab_size}")
     return tokenizer
+
+
+def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Tensor]:
+    """The token ids `[l]` of each caption, cut at `max_length`."""
+    encoded = tokenizer(list(captions), truncation=True, max_length=max_length, return_attention_mask=False)
+    return [torch.tensor(ids) for ids in encoded.input_ids]
+
+
+def padded(ids: Sequence[Tensor], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask `[b, L]` of tokenized captions, L the tokens of the longest."""
+    pad = partial(pad_sequence, batch_first=True, padding_side=tokenizer.padding_side)
+    return pad(ids, padding_value=tokenizer.pad_token_id), pad([torch.ones_like(row) for row in ids])

@@ -1,56 +1,6 @@
-"""A config to the model it describes."""
+"""PIR: `build_model` makes the model of a config, `load` a trained one ready to use."""
 
-import torch
+from models.build import build_model
+from models.embedder import load
 
-from models.encoders import (
-    InstructionEncoder,
-    VisionEncoder,
-    bert_like,
-    freeze_all_but_last_layers,
-    swin,
-    timm_backbone,
-    vit_small,
-)
-from models.pir import PIR, check_filter
-from utils.config import Config
-
-
-def build_model(config: Config) -> PIR:
-    """The model of a config, random weights; start files and checkpoints are loaded afterwards.
-
-    Raises InputError where sizes do not fit each other or timm or transformers do not know a name.
-    """
-    c, sizes = config, config.vision_sizes
-    if sizes.backbone:
-        backbone = timm_backbone(sizes.backbone, image_res=c.image_res, pooled=False)
-    elif c.use_swin:
-        backbone = swin(
-            c.image_res, sizes.patch_size, sizes.window_size, sizes.embed_dim, sizes.depths, sizes.num_heads
-        )
-    else:
-        backbone = vit_small(c.image_res, c.patch_size)
-    vision_encoder = VisionEncoder(
-        backbone,
-        own_normalisation=sizes.backbone is not None,
-        trained_stages=c.vision_trained_stages,
-        fixed_bn=c.vision_fixed_bn,
-    )
-    if sizes.backbone:
-        with torch.no_grad():
-            check_filter(c, vision_encoder.eval()(torch.zeros(1, 3, c.image_res, c.image_res)).shape[1])
-    instruction_encoder = None
-    if c.has_vir:
-        instruction_encoder = InstructionEncoder(
-            timm_backbone(c.prior_backbone, image_res=c.image_res, pooled=True),
-            finetune=c.finetune_conv,
-            batch_stats=c.prior_batch_stats,
-            own_normalisation=InstructionEncoder.normalises(c.prior_backbone),
-        )
-    text_encoder = bert_like(c.text_sizes)
-    if c.text_trained_layers is not None:
-        freeze_all_but_last_layers(text_encoder, c.text_trained_layers)
-    model = PIR(vision_encoder, instruction_encoder, text_encoder, c)
-    if c.optimizer.lr_mult_heads:
-        encoders = ("vision_encoder.", "text_encoder.", "instruction_encoder.")
-        model.init_params = [name for name, _ in model.named_parameters() if not name.startswith(encoders)]
-    return model
+__all__ = ["build_model", "load"]

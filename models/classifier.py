@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.encoders import InstructionEncoder, fix_batch_norm, freeze_all_but_last, timm_backbone
+from models.backbones import fix_batch_norm, freeze_all_but_last, timm_backbone
+from models.encoders import InstructionEncoder
 from models.start_files import VISION_HEADS
 from utils.errors import InputError
 
@@ -12,17 +13,24 @@ from utils.errors import InputError
 class SceneClassifier(nn.Module):
     """PIR's own instruction encoder, trained, and one linear layer over its pooled features.
 
-    So the backbone meets pictures as it will as a prior: ResNet-50 in CLIP's normalisation, in which PIR hands
-    pictures over and the released prior takes them; any other timm backbone in that of its own pre-training.
+    So the backbone meets pictures as it will as a prior: in CLIP's normalisation, in which PIR hands pictures over
+    and the released prior takes them, or with `own_normalisation` in that of its own pretraining.
     """
 
     def __init__(
-        self, name: str, classes: int, *, image_res: int, trained_stages: int | None = None, fixed_bn: bool = False
+        self,
+        name: str,
+        classes: int,
+        *,
+        image_res: int,
+        own_normalisation: bool,
+        trained_stages: int | None = None,
+        fixed_bn: bool = False,
     ) -> None:
         super().__init__()
         backbone = timm_backbone(name, image_res=image_res, pooled=True)
         self.encoder = InstructionEncoder(
-            backbone, finetune=True, batch_stats=False, own_normalisation=InstructionEncoder.normalises(name)
+            backbone, finetune=True, batch_stats=False, own_normalisation=own_normalisation
         )
         if trained_stages is not None:
             freeze_all_but_last(backbone, trained_stages)

@@ -1,15 +1,17 @@
-"""Contrastive, cluster-wise affiliation and triplet loss on features gathered over processes (SPEC 3).
+"""Contrastive, cluster-wise affiliation and triplet loss on features gathered over processes (docs/behaviour.md, 3).
 
 Features are normalised and `[B, D]` on each process, the same B on all; with W processes the losses are those
-of the global batch `[W * B, D]`, the same value on every process. `gather_grad` is that of
-`utils.distributed.gather`.
+of the global batch `[W * B, D]`, the same value on every process. `gather_grad` is that of `gather`.
 """
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.processes import gather
+from utils.processes import world_size
 
 
 def contrastive_loss(
@@ -89,10 +91,31 @@ def triplet_loss(
     return wrong_text.sum() + wrong_image.sum()
 
 
-def total_loss(losses: dict[str, Tensor], center_factor: float) -> Tensor:
-    """What is minimised: triplet alone, or contrastive plus `center_factor` times affiliation where it is used."""
-    if "loss_triplet" in losses:
-        return losses["loss_triplet"]
-    if "loss_affil" in losses:
-        return losses["loss_contr"] + center_factor * losses["loss_affil"]
-    return losses["loss_contr"]
+class _Gather(torch.autograd.Function):
+    """All rows of all processes, in rank order, differentiable in this process's own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sum_over_processes: bool) -> Tensor:
+        ctx.sum_over_processes, ctx.rows = sum_over_processes, len(rows)
+        rows = rows.contiguous()
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if ctx.sum_over_processes:
+            grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may share its own
+            dist.all_reduce(grad)
+        first = dist.get_rank() * ctx.rows
+        return grad[first : first + ctx.rows], None
+
+
+def gather(rows: Tensor, grad: str = "local") -> Tensor:
+    """Rows of all processes, `[n, ...]` each, to `[W * n, ...]` in rank order.
+
+    grad: `local` keeps this process's slice of its own gradient, as released (with the mean that
+    DistributedDataParallel takes, a fraction 1/W of the true gradient through the gather); `full` sums the
+    slice over processes first, which makes that mean the gradient of the global loss.
+    """
+    return rows if world_size() == 1 else _Gather.apply(rows, grad == "full")

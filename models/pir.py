@@ -1,14 +1,12 @@
-"""PIR: tokens -> embeddings -> losses; what run-time code calls (SPEC 1-3)."""
+"""PIR: tokens -> embeddings -> losses; what run-time code calls (docs/behaviour.md, 1 to 3)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.encoder_layer import EncoderLayer
-from models.encoders import InstructionEncoder, VisionEncoder
-from models.language_cycle import LanguageCycle
+from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
+from models.heads import EncoderLayer, LanguageCycle, VisionInstruction
 from models.losses import affiliation_loss, contrastive_loss, triplet_loss
-from models.vision_instruction import VisionInstruction
 from utils.config import MAX_PICTURE_TOKENS, Config
 from utils.errors import InputError
 
@@ -20,15 +18,14 @@ class PIR(nn.Module):
         self,
         vision_encoder: VisionEncoder,
         instruction_encoder: InstructionEncoder | None,
-        text_encoder: nn.Module,
+        text_encoder: TextEncoder,
         config: Config,
     ) -> None:
         """instruction_encoder: the prior; None where the config has no VIR."""
         super().__init__()
         c, dim = config, config.embed_dim
         self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
-        self.mask_padding, self.clamp_temp = c.mask_padding, c.clamp_temp
-        self.text_summary = c.text_summary
+        self.center_factor, self.clamp_temp = c.center_factor, c.clamp_temp
         self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
         self.same_class_negatives = c.same_class_negatives
 
@@ -39,7 +36,7 @@ class PIR(nn.Module):
         self.vision_encoder = vision_encoder
         self.text_encoder = text_encoder
         self.vision_proj = nn.Linear(vision_encoder.width, dim)
-        self.text_proj = nn.Linear(text_encoder.config.hidden_size, dim)
+        self.text_proj = nn.Linear(text_encoder.width, dim)
         self.has_vir, self.has_lca, self.use_tel = c.has_vir, c.has_lca, c.use_tel
         if c.has_vir:
             self.instruction_encoder = instruction_encoder
@@ -70,15 +67,11 @@ class PIR(nn.Module):
     def encode_text(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Token ids `[B, L]` -> unit embeddings `[B, D]`.
 
-        attention_mask `[B, L]`, 1 where a token is; it counts only with `mask_padding` (and is then found from
-        the padding id where it is not given). Released: padding is attended, the mask is not looked at.
+        attention_mask `[B, L]`, 1 where a token is; it counts only with `mask_padding` (see `TextEncoder`).
         """
-        mask = None
-        if self.mask_padding:
-            mask = attention_mask if attention_mask is not None else ids != self.text_encoder.config.pad_token_id
-        seen = mask if mask is not None else torch.ones_like(ids)
-        tokens = self.text_proj(self.text_encoder(ids, attention_mask=seen).last_hidden_state)  # [B, L, D]
-        summary = tokens[:, 0] if self.text_summary == "first" else masked_mean(tokens, seen)
+        tokens, mask = self.text_encoder(ids, attention_mask)
+        tokens = self.text_proj(tokens)  # [B, L, D]
+        summary = self.text_encoder.summary(tokens, mask)
         if self.has_lca:
             summary = summary + self.language_cycle(tokens, mask)
         if self.use_tel:
@@ -96,6 +89,8 @@ class PIR(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses of a batch, named as released: `loss_contr`, `loss_affil`, `loss_triplet` as configured.
 
+        `loss` among them is what is minimised: triplet alone, or contrastive plus `center_factor` times affiliation.
+
         images `[B, 3, H, W]`; ids `[k * B, L]`, k captions a picture, one picture's side by side;
         idx and label `[k * B]`: picture ids and scene classes.
         """
@@ -103,8 +98,10 @@ class PIR(nn.Module):
         v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
         with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
             if self.use_triplet_loss:
-                return {"loss_triplet": triplet_loss(v, t, gather_grad=self.gather_grad)}
+                loss = triplet_loss(v, t, gather_grad=self.gather_grad)
+                return {"loss_triplet": loss, "loss": loss}
             losses = {"loss_contr": contrastive_loss(v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad)}
+            losses["loss"] = losses["loss_contr"]
             if self.use_affil_loss:
                 losses["loss_affil"] = affiliation_loss(
                     v,
@@ -115,6 +112,7 @@ class PIR(nn.Module):
                     same_class_negatives=self.same_class_negatives,
                     gather_grad=self.gather_grad,
                 )
+                losses["loss"] = losses["loss_contr"] + self.center_factor * losses["loss_affil"]
         return losses
 
     def _clamped(self, temp: Tensor) -> Tensor:
@@ -123,12 +121,6 @@ class PIR(nn.Module):
             with torch.no_grad():
                 temp.clamp_(0.001, 0.5)
         return temp
-
-
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the tokens that `mask` marks: `[B, L, D]`, `[B, L]` -> `[B, D]`."""
-    weights = mask.to(tokens.dtype).unsqueeze(-1)  # [B, L, 1]
-    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def check_filter(config: Config, tokens: int) -> None:

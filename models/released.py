@@ -1,4 +1,4 @@
-"""Released names and shapes <-> ours: the layout of checkpoint files (SPEC 7)."""
+"""Released names and shapes <-> ours: the layout of checkpoint files (docs/behaviour.md, 7)."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ TEMPERATURES = ("temp", "temp2")  # a model has those of its losses only
 _RENAMED = [
     (r"^vision_encoder\.backbone\.", "vision_encoder."),
     (r"^instruction_encoder\.backbone\.", "conv_encoder."),
+    (r"^text_encoder\.backbone\.", "text_encoder."),
     (r"^(vision_instruction|language_cycle)\.mapping\.", r"mapping_\1."),
     (r"^(vision_instruction|language_cycle)\.head\.", r"head_\1."),
     (r"^(vision_instruction|language_cycle)\.self_attention\.(\d+)\.(attention\.)?", r"\1_sa.\2.\3"),

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.losses import total_loss
 from models.pir import PIR
 from models.released import released_name
 from optim import create_optimizer
@@ -53,8 +52,9 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         embeds = {"image_embeds": model.encode_image(images), "text_embeds": model.encode_text(ids)}
     with torch.no_grad():  # a copy, whose batch norm statistics move
         in_training = copy.deepcopy(model).train()(images, ids, **ids_and_labels)
+        in_training.pop("loss")
     losses = model(images, ids, **ids_and_labels)
-    total_loss(losses, config.center_factor).backward()
+    losses.pop("loss").backward()
     norms = {released_name(n): float(p.grad.norm()) for n, p in model.named_parameters() if p.grad is not None}
     return {
         **{key: rounded(values[:, :6]) for key, values in embeds.items()},
@@ -72,7 +72,7 @@ def trajectory(model: PIR, config: Config, losses: Callable[[], dict[str, Tensor
     scheduler = create_scheduler(config.schedular, optimizer, steps_per_epoch=STEPS, epochs=1)
     steps = []
     for _ in range(STEPS):
-        loss = total_loss(losses(), config.center_factor)
+        loss = losses()["loss"]
         steps.append([optimizer.param_groups[0]["lr"], rounded(loss)])
         optimizer.zero_grad()
         loss.backward()

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks import pictures
-from dataset.transforms import evaluation_transform, load_picture
+from dataset.pictures import load_picture
+from dataset.transforms import evaluation_transform
+from models.encoders import normalise
 from utils.errors import InputError
-from utils.normalisation import normalise
 
 
 def measured(monkeypatch, *arguments):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dataset.classification import SPLITS, SceneSet, read_scenes, scene_train_loader
-from dataset.loaders import evaluation_images_loader
+from dataset.evaluation_loaders import evaluation_images_loader
 from dataset.transforms import evaluation_transform, train_transform
 from utils.errors import InputError
 from utils.prior_config import PriorConfig

@@ -102,7 +102,7 @@ def test_a_released_yaml_runs_unchanged(released_file):
     assert config.optimizer.lr == config.schedular.lr == 6e-5
     assert config.is_baseline is False and config.use_affil_loss is True
     assert config.schedular.epochs == 50 and config.center_factor == 1.0
-    assert config.vision_sizes.depths == (2, 2, 6, 2) and config.text_sizes["hidden_size"] == 768
+    assert config.vision_config.depths == (2, 2, 6, 2) and config.text_config["hidden_size"] == 768
     # What a released YAML does not say keeps the released behaviour.
     assert (config.mask_padding, config.prior_batch_stats, config.select_on) == (False, True, "test")
     assert (config.gather_grad, config.same_class_negatives, config.center_scope) == ("local", True, "process")
@@ -218,8 +218,34 @@ def test_all_problems_are_counted_and_the_first_five_shown(values):
     assert told.count(";") == 5
 
 
-def test_sizes_read_from_files_are_not_taken_from_the_yaml(values):
-    assert "'text_sizes' is read from its JSON file" in problem(values | {"text_sizes": {"hidden_size": 8}})
+def test_sizes_may_stand_in_the_config_itself(values):
+    inline = config_from_dict(values | {"vision_config": VISION, "text_config": TEXT})
+    assert inline == config_from_dict(values)
+    assert "unknown key 'vision_config.num_head'" in problem(values | {"vision_config": VISION | {"num_head": [1]}})
+    assert "'text_config' is [1], expected keys of its own" in problem(values | {"text_config": [1]})
+    assert "'vision_config.embed_dim' is 0, must be at least 1" in problem(values | {"vision_config": {"embed_dim": 0}})
+
+
+def test_a_saved_config_holds_the_sizes_so_that_an_edited_file_shows(values, tmp_path):
+    before = config_from_dict(values)
+    saved = before.to_dict()
+    assert saved["text_config"] == TEXT and saved["vision_config"]["depths"] == VISION["depths"]
+    (tmp_path / "text.json").write_text(json.dumps(TEXT | {"num_hidden_layers": 1}))
+    assert config_from_dict(saved) == before != config_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    (
+        ({}, "clip"),
+        ({"prior_backbone": "resnet50.tv_in1k"}, "own"),
+        ({"prior_backbone": "resnet50.tv_in1k", "prior_normalisation": "clip"}, "clip"),
+        ({"prior_normalisation": "own"}, "own"),
+    ),
+)
+def test_a_prior_sees_pictures_in_its_own_normalisation_unless_it_is_the_released_one(values, said, read):
+    config = config_from_dict(values | said)
+    assert config.prior_normalisation == config.to_dict()["prior_normalisation"] == read
 
 
 @pytest.mark.parametrize(
@@ -242,8 +268,8 @@ def test_sizes_read_from_files_are_not_taken_from_the_yaml(values):
         ({"dropout_r": 1}, "'dropout_r' is 1.0"),
         ({"average_decay": -0.1}, "'average_decay' is -0.1"),
         ({"train_file": []}, "'train_file' names no file"),
-        ({"optimizer": {"lr": 0}}, "'optimizer.lr' must be above 0"),
-        ({"schedular": {"epochs": 0}}, "'schedular.epochs' at least 1"),
+        ({"optimizer": {"lr": 0}}, "'optimizer.lr' is 0.0, must be above 0"),
+        ({"schedular": {"epochs": 0}}, "'schedular.epochs' is 0, must be at least 1"),
         ({"num_workers": -1}, "'num_workers'"),
     ),
 )
@@ -340,7 +366,7 @@ def test_a_config_cannot_change(values):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.optimizer.lr = 3
     with pytest.raises(TypeError):
-        config.text_sizes["hidden_size"] = 3
+        config.text_config["hidden_size"] = 3
     values["train_file"].append("another.json")
     assert config.train_file == ("train.json",)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.losses import gather
 from tests.processes import run_on_processes
 from utils import processes
 
@@ -27,10 +28,10 @@ def job():
     leaf, shared = (torch.full((2, 2), rank + 1.0, requires_grad=True) for _ in range(2))
     # The gather comes last and its backward first; both summands are given the same tensor as their gradient.
     repeated = shared.repeat(3, 1)
-    gathered = processes.gather(leaf, "full")
+    gathered = gather(leaf, "full")
     (rank_weights(rank) * (gathered + repeated)).sum().backward()
     local = torch.full((2, 2), 1.0, requires_grad=True)
-    (rank_weights(rank) * processes.gather(local)).sum().backward()
+    (rank_weights(rank) * gather(local)).sum().backward()
     return {
         "rank": rank,
         "world": processes.world_size(),
@@ -97,7 +98,7 @@ def test_alone_everything_is_this_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert processes.start("cpu") == torch.device("cpu")
     rows = torch.ones(2, 3, requires_grad=True)
-    assert processes.gather(rows, "full") is rows and processes.gather_uneven(rows) is rows
+    assert gather(rows, "full") is rows and processes.gather_uneven(rows) is rows
     assert (processes.rank(), processes.world_size(), processes.announced_world_size()) == (0, 1, 1)
     assert processes.is_main()
     processes.barrier()

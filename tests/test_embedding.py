@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.embedding import embed_images, orientations
+from models.embedder import embed_images, orientations
+from models.encoders import normalise
 from tests.tiny import tiny_model
-from utils.normalisation import normalise
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,7 @@ from timm.models.vgg import VGG
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from models.encoders import (
-    InstructionEncoder,
-    VisionEncoder,
+from models.backbones import (
     bert_like,
     freeze_all_but_last_layers,
     keep_depthwise_in_float32,
@@ -19,9 +17,10 @@ from models.encoders import (
     timm_backbone,
     vit_small,
 )
+from models.encoders import PICTURE_MEAN, PICTURE_STD, InstructionEncoder, TextEncoder, VisionEncoder, normalise
 from tests.tiny import TEXT, captions, pictures, uniform
+from utils.config import usual_normalisation
 from utils.errors import InputError
-from utils.normalisation import PICTURE_MEAN, PICTURE_STD, normalise
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +198,7 @@ def test_a_prior_of_each_name_gives_one_vector_of_its_width(name, width):
             timm_backbone(name, image_res=224, pooled=True),
             finetune=False,
             batch_stats=False,
-            own_normalisation=InstructionEncoder.normalises(name),
+            own_normalisation=usual_normalisation(name) == "own",
         )
         assert encoder.eval()(torch.zeros(2, 3, 224, 224)).shape == (2, width)
     assert encoder.width == width
@@ -231,7 +230,7 @@ def test_every_parameter_of_a_fine_tuned_prior_of_each_family_gets_a_gradient(im
 def test_a_prior_sees_the_normalisation_of_its_weights_and_the_released_one_clips(name):
     with torch.device("meta"):
         backbone = timm_backbone(name, image_res=64, pooled=True)
-    own = InstructionEncoder.normalises(name)
+    own = usual_normalisation(name) == "own"
     raw = (128 * (uniform("raw", (2, 3, 8, 8)) + 1)).to(torch.uint8)
     encoder = InstructionEncoder(backbone, finetune=False, batch_stats=False, own_normalisation=own)
     keys = backbone.pretrained_cfg if own else {"mean": PICTURE_MEAN, "std": PICTURE_STD}
@@ -248,6 +247,28 @@ def test_the_text_encoder_gives_a_token_a_word_and_has_no_pooler():
     assert not any("pooler" in name for name in encoder.state_dict())
     kindless = {name: value for name, value in TEXT.items() if name != "model_type"}
     assert encoder.config.model_type == bert_like(kindless).config.model_type == "bert"
+
+
+@pytest.mark.parametrize("summary", ("first", "mean"))
+def test_the_text_encoder_gives_tokens_their_mask_and_a_summary(summary):
+    encoder = TextEncoder(bert_like(TEXT), mask_padding=True, summary=summary).eval()
+    ids = captions(3, 10)
+    with torch.no_grad():
+        tokens, mask = encoder(ids)
+        assert tokens.shape == (3, 10, encoder.width) and torch.equal(mask, ids != 0)
+        given, as_given = encoder(ids, (ids != 0).long())
+        torch.testing.assert_close(given, tokens)
+        assert torch.equal(as_given.bool(), mask)
+    for row, attended, summed in zip(tokens, mask, encoder.summary(tokens, mask), strict=True):
+        torch.testing.assert_close(summed, row[0] if summary == "first" else row[attended].mean(dim=0))
+
+
+def test_without_mask_padding_every_token_is_attended_whatever_mask_is_given():
+    encoder, ids = TextEncoder(bert_like(TEXT), mask_padding=False, summary="mean").eval(), captions(3, 10)
+    with torch.no_grad():
+        tokens, mask = encoder(ids, (ids != 0).long())
+        assert mask is None and torch.equal(tokens, encoder(ids)[0])
+        torch.testing.assert_close(encoder.summary(tokens, None), tokens.mean(dim=1))
 
 
 def test_the_paddings_embedding_is_trained_as_released():

@@ -234,10 +234,11 @@ def test_curves_without_a_folder_do_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_meters_give_weighted_means_of_numbers_and_tensors():
+def test_meters_give_means_of_numbers_and_tensors():
     meters = Meters()
     meters.update(loss=torch.tensor(1.0, requires_grad=True), lr=0.5)
-    meters.update(loss=torch.tensor(4.0), weight=2)
+    meters.update(loss=torch.tensor(4.0))
+    meters.update(loss=torch.tensor(4.0))
     assert meters.means() == {"loss": 3.0, "lr": 0.5}
 
 
@@ -256,7 +257,7 @@ def test_meters_lose_nothing_over_many_values_of_few_bits(dtype):
 def test_meters_read_no_tensor_before_the_means():
     meters = Meters()
     for _ in range(3):
-        meters.update(loss=UNREADABLE, weight=8)
+        meters.update(loss=UNREADABLE)
     with pytest.raises((RuntimeError, NotImplementedError)):
         meters.means()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.losses import affiliation_loss, class_centers, contrastive_loss, total_loss, triplet_loss
+from models.losses import affiliation_loss, class_centers, contrastive_loss, gather, triplet_loss
 from tests.processes import run_on_processes
 from utils import processes
 
@@ -160,13 +160,6 @@ def test_triplet_loss_counts_every_violation_or_the_hardest(batch):
     assert triplet_loss(v, v, margin=0.0).item() == 0
 
 
-def test_total_loss_is_what_the_config_minimises():
-    contr, affil, triplet = torch.tensor(2.0), torch.tensor(3.0), torch.tensor(5.0)
-    assert total_loss({"loss_contr": contr}, 10) == 2
-    assert total_loss({"loss_contr": contr, "loss_affil": affil}, 10) == 32
-    assert total_loss({"loss_triplet": triplet}, 10) == 5
-
-
 # ---- over two processes: gather_grad and center_scope ----
 
 SETTINGS = [
@@ -204,7 +197,7 @@ def job(x, y, idx, label):
     for setting in SETTINGS:
         for gather_grad in ("local", "full"):
             loss, own = weights_and_gradient(setting, x[mine], y[mine], idx[mine], label[mine], gather_grad)
-            mean = processes.gather(own[None]).detach().mean(dim=0)
+            mean = gather(own[None]).detach().mean(dim=0)
             results["-".join(map(str, setting)), gather_grad] = (loss, mean)
     return results
 

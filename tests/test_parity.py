@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from models import build_model
-from models.losses import total_loss
 from models.released import DERIVED, load_released, released_name, released_state_dict
 from optim import create_optimizer
 from scheduler import create_scheduler
@@ -57,8 +56,8 @@ class Measured:
                 self.model.encode_text(self.ids).numpy(),
             )
         losses = self.losses()
+        losses.pop("loss").backward()
         self.eval_losses = {name: loss.item() for name, loss in losses.items()}
-        total_loss(losses, self.config.center_factor).backward()
         gradients = {released_name(n): p.grad for n, p in self.model.named_parameters()}
         self.gradient_norms = {n: float(g.norm()) for n, g in gradients.items() if g is not None}
         self.no_gradient = {n for n, g in gradients.items() if g is None}
@@ -73,7 +72,7 @@ class Measured:
             load_released(self.model, self.state)
             without_dropout(self.model).train()
             with torch.no_grad():
-                self.train_losses = {name: loss.item() for name, loss in self.losses().items()}
+                self.train_losses = {n: loss.item() for n, loss in self.losses().items() if n != "loss"}
             self.train_statistics = {released_name(n): b for n, b in self.model.named_buffers()}
 
     def losses(self):
@@ -83,7 +82,7 @@ class Measured:
         """[learning rate, total loss] before each step, in evaluation mode."""
         scheduler = create_scheduler(self.config.schedular, self.optimizer, steps_per_epoch=4, epochs=5)
         for _ in range(steps):
-            loss = total_loss(self.losses(), self.config.center_factor)
+            loss = self.losses()["loss"]
             yield [self.optimizer.param_groups[0]["lr"], loss.item()]
             self.optimizer.zero_grad()
             loss.backward()

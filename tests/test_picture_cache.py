@@ -17,8 +17,10 @@ import run
 from dataset import cache as picture_cache
 from dataset.annotations import EvaluationSet, TrainRecord
 from dataset.cache import INDEX, PIXELS, PictureCache
-from dataset.loaders import evaluation_images_loader, train_loader
-from dataset.transforms import evaluation_transform, load_picture, train_transform
+from dataset.evaluation_loaders import evaluation_images_loader
+from dataset.loaders import train_loader
+from dataset.pictures import load_picture
+from dataset.transforms import evaluation_transform, train_transform
 from tests.processes import run_on_processes
 from tests.test_retrieval_data import same
 from tests.test_retrieval_data import tokenizer as tokenizer  # a fixture

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from models import build_model, pir
-from models.losses import affiliation_loss, contrastive_loss, total_loss, triplet_loss
-from models.vision_instruction import most_believed
+from models.heads import most_believed
+from models.losses import affiliation_loss, contrastive_loss, triplet_loss
 from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
@@ -64,7 +64,7 @@ def test_a_baseline_is_the_projected_first_token(tiny_config, images, ids):
     assert not any("instruction" in name or "cycle" in name for name in baseline.state_dict())
     with torch.no_grad():
         picture = baseline.vision_proj(baseline.vision_encoder(images)[:, 0])
-        caption = baseline.text_proj(baseline.text_encoder(ids).last_hidden_state[:, 0])
+        caption = baseline.text_proj(baseline.text_encoder(ids)[0][:, 0])
         torch.testing.assert_close(baseline.encode_image(images), F.normalize(picture, dim=1))
         torch.testing.assert_close(baseline.encode_text(ids), F.normalize(caption, dim=1))
 
@@ -73,7 +73,7 @@ def test_a_captions_summary_can_be_the_mean_of_its_tokens_without_padding(tiny_c
     baseline = tiny_model(tiny_config(is_baseline=True, text_summary="mean", mask_padding=True))
     padded, mask = F.pad(ids, (0, 3)), F.pad(torch.ones_like(ids), (0, 3))
     with torch.no_grad():
-        tokens = baseline.text_proj(baseline.text_encoder(ids).last_hidden_state)  # [B, L, D]
+        tokens = baseline.text_proj(baseline.text_encoder(ids, torch.ones_like(ids))[0])  # [B, L, D]
         wanted = F.normalize(tokens.mean(dim=1), dim=1)
         torch.testing.assert_close(baseline.encode_text(padded, mask), wanted)
 
@@ -135,7 +135,7 @@ def test_a_timm_backbone_with_fewer_tokens_than_the_filter_keeps_is_refused(tiny
 def summaries(model, images, ids):
     """The projected first tokens of pictures and captions, which every embedding builds on."""
     picture = model.vision_proj(model.vision_encoder(images)[:, 0])
-    return picture, model.text_proj(model.text_encoder(ids).last_hidden_state[:, 0])
+    return picture, model.text_proj(model.text_encoder(ids)[0][:, 0])
 
 
 def test_a_side_without_its_module_is_its_summary_and_the_other_is_as_before(tiny_config, model, images, ids):
@@ -165,7 +165,7 @@ def test_tel_adds_what_one_plain_encoder_layer_makes_of_the_tokens(tiny_config, 
     assert not any("conv" in n or "instruction" in n or "cycle" in n for n in model.state_dict())
     sides = (
         (model.vision_layer, model.vision_proj(model.vision_encoder(images)), model.encode_image(images)),
-        (model.text_layer, model.text_proj(model.text_encoder(ids).last_hidden_state), model.encode_text(ids)),
+        (model.text_layer, model.text_proj(model.text_encoder(ids)[0]), model.encode_text(ids)),
     )
     for branch, tokens, embeds in sides:
         wanted = tokens[:, 0] + branch.head(post_norm_layer(branch.layer, tokens)[:, 0])
@@ -192,7 +192,7 @@ def test_without_its_cycle_lca_is_queried_by_its_own_attended_tokens(tiny_config
     cycle = plain.language_cycle
     with torch.no_grad():
         assert not torch.allclose(plain.encode_text(ids), model.encode_text(ids), atol=1e-3)
-        start = tokens = plain.text_proj(plain.text_encoder(ids).last_hidden_state)
+        start = tokens = plain.text_proj(plain.text_encoder(ids)[0])
         for mapping, attend, cross in zip(cycle.mapping, cycle.self_attention, cycle.cross_attention, strict=True):
             attended = attend(tokens, tokens)
             tokens = cross(attended, query=mapping(attended))
@@ -205,7 +205,7 @@ def test_without_its_cycle_lca_is_queried_by_its_own_attended_tokens(tiny_config
 def test_every_trained_parameter_gets_a_gradient(tiny_config, images, ids, modules, tuned):
     """DistributedDataParallel waits for all of them, for ever or with an error."""
     model = tiny_model(tiny_config(finetune_conv=tuned, prior_backbone="resnet10t", **modules))
-    total_loss(model(images, ids, idx=IDX, label=LABEL), 1.0).backward()
+    model(images, ids, idx=IDX, label=LABEL)["loss"].backward()
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert len(trained) > 50 and {"temp", "temp2"} <= set(trained)
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -221,7 +221,7 @@ def parallel_losses(folder):
         model = without_dropout(build_model(tiny_config_in(own, prior_backbone="resnet10t", **modules)))
         parallel = DistributedDataParallel(model)
         for _ in range(2):
-            loss = total_loss(parallel(*given, idx=IDX, label=LABEL), 1.0)
+            loss = parallel(*given, idx=IDX, label=LABEL)["loss"]
             loss.backward()
         second[name] = loss.detach()
     return second
@@ -277,15 +277,33 @@ def test_a_batch_gives_the_losses_of_its_embeddings(tiny_config, model, images, 
     with torch.no_grad():
         v, t = model.encode_image(images), model.encode_text(ids)
         losses = model(images, ids, idx=IDX, label=LABEL)
-        assert losses.keys() == {"loss_contr", "loss_affil"}
+        assert losses.keys() == {"loss_contr", "loss_affil", "loss"}
         torch.testing.assert_close(losses["loss_contr"], contrastive_loss(v, t, 0.07, IDX))
         torch.testing.assert_close(losses["loss_affil"], affiliation_loss(v, t, LABEL, 0.07))
 
         triplet = tiny_model(tiny_config(use_affil_loss=False, use_triplet_loss=True))
-        assert triplet(images, ids).keys() == {"loss_triplet"}
+        assert triplet(images, ids).keys() == {"loss_triplet", "loss"}
         torch.testing.assert_close(triplet(images, ids)["loss_triplet"], triplet_loss(v, t))
         contrastive = tiny_model(tiny_config(use_affil_loss=False))
-        torch.testing.assert_close(contrastive(images, ids, idx=IDX), {"loss_contr": losses["loss_contr"]})
+        alone = dict.fromkeys(("loss_contr", "loss"), losses["loss_contr"])
+        torch.testing.assert_close(contrastive(images, ids, idx=IDX), alone)
+
+
+def test_the_loss_to_minimise_is_what_the_config_says(tiny_config, images, ids):
+    affiliation, contrastive, triplet = (
+        tiny_model(tiny_config(is_baseline=True, **values))
+        for values in (
+            {"center_factor": 10},
+            {"use_affil_loss": False},
+            {"use_affil_loss": False, "use_triplet_loss": True},
+        )
+    )
+    with torch.no_grad():
+        both = affiliation(images, ids, idx=IDX, label=LABEL)
+        assert both["loss"] == both["loss_contr"] + 10 * both["loss_affil"]
+        alone = contrastive(images, ids, idx=IDX)
+        assert alone["loss"] == alone["loss_contr"] == both["loss_contr"]
+        assert triplet(images, ids)["loss"] == triplet(images, ids)["loss_triplet"]
 
 
 def test_several_captions_a_picture_give_the_loss_of_repeated_pictures(model, images):
@@ -318,9 +336,14 @@ def test_clamp_temp_holds_both_temperatures_in_range(tiny_config, images, ids, s
 
 def test_the_configs_flaw_switches_reach_the_losses(tiny_config, images, ids, monkeypatch):
     given = []
-    monkeypatch.setattr(pir, "contrastive_loss", lambda *_, **options: given.append(options))
-    monkeypatch.setattr(pir, "affiliation_loss", lambda *_, **options: given.append(options))
-    monkeypatch.setattr(pir, "triplet_loss", lambda *_, **options: given.append(options))
+
+    def recorded(*_, **options):
+        given.append(options)
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(pir, "contrastive_loss", recorded)
+    monkeypatch.setattr(pir, "affiliation_loss", recorded)
+    monkeypatch.setattr(pir, "triplet_loss", recorded)
     switches = {"gather_grad": "full", "center_scope": "global", "same_class_negatives": False}
     for values in (switches, {}, {"gather_grad": "full", "use_affil_loss": False, "use_triplet_loss": True}):
         tiny_model(tiny_config(is_baseline=True, **values))(images, ids, idx=IDX, label=LABEL)

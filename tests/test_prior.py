@@ -22,10 +22,11 @@ from models.start_files import load_prior_start
 from tests.processes import run_on_processes
 from tests.tiny import pictures, weight
 from utils import output
-from utils.averaging import averaged
+from utils.config import usual_normalisation
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError
 from utils.prior_config import PriorConfig, prior_config_from_dict, prior_config_from_file
+from utils.training import averaged
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["forest", "pond", "quarry"]
@@ -112,12 +113,12 @@ def test_the_configs_here_are_read_and_written_again(tmp_path):
         ({"class_folders": None}, "give one of them"),
         ({"class_folders": None, "train_file": "a.json"}, "'image_root'"),
         ({"val_file": "val.json"}, "go with 'train_file'"),
-        ({"val_fraction": 0.0}, "'val_fraction' must be above 0"),
+        ({"val_fraction": 0.0}, "'val_fraction' is 0.0, must be above 0"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "both together below 1"),
         ({"label_smoothing": 1.0}, "'label_smoothing' is 1.0"),
         ({"batch_size_train": 0}, "'batch_size_train' is 0"),
         ({"trained_stages": 0}, "'trained_stages'"),
-        ({"optimizer": {"lr": 0}}, "'optimizer.lr' must be above 0"),
+        ({"optimizer": {"lr": 0}}, "'optimizer.lr' is 0.0, must be above 0"),
     ],
 )
 def test_a_config_that_cannot_work_is_told_in_one_line(values, told):
@@ -131,7 +132,8 @@ def test_a_config_that_cannot_work_is_told_in_one_line(values, told):
 
 def classifier(name: str, **options) -> SceneClassifier:
     """A classifier of three scenes with weights of its own everywhere, batch norm's statistics too."""
-    model = SceneClassifier(name, len(CLASSES), image_res=112, **options)
+    own = usual_normalisation(name) == "own"
+    model = SceneClassifier(name, len(CLASSES), image_res=112, own_normalisation=own, **options)
     state = start_file_state(model)
     load_start_file_state(model, {n: weight(n, tuple(t.shape)) for n, t in state.items()})
     return model.eval()
@@ -174,7 +176,7 @@ def test_only_the_stages_asked_for_are_trained_and_batch_norm_may_stand_still():
 def test_weights_of_another_classifier_are_refused_and_change_nothing():
     model = classifier(SMALL)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = start_file_state(SceneClassifier(SMALL, 5, image_res=112))
+    other = start_file_state(SceneClassifier(SMALL, 5, image_res=112, own_normalisation=True))
     with pytest.raises(InputError, match=r"2 tensors do not fit, first 'classifier\.bias'"):
         load_start_file_state(model, other)
     with pytest.raises(InputError, match="another classifier"):
@@ -333,7 +335,7 @@ def test_overwriting_replaces_everything_of_the_run(monkeypatch, experiment, tmp
 
 def test_a_loss_that_is_not_finite_stops_and_names_pictures(monkeypatch, experiment, tmp_path):
     wild = ("--override", "optimizer.lr=1e30", "--override", "schedular.num_warmup_steps=0")
-    with pytest.raises(InputError, match=r"in epoch 0, not finite; .*\.png"):
+    with pytest.raises(InputError, match=r"not finite in epoch 0 .*\.png"):
         train_here(monkeypatch, experiment, tmp_path, *wild)
 
 

@@ -11,10 +11,10 @@ import zipfile
 import pytest
 
 import Prepare
-from dataset.pictures import leads_outside
 from dataset.releases.archives import PictureIndex
 from tests.small_releases import entry, make_release
 from utils.errors import InputError
+from utils.files import leads_outside
 
 
 @pytest.fixture

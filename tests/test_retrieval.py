@@ -18,18 +18,20 @@ from PIL import Image
 import Retrieval
 from dataset.annotations import read_evaluation
 from dataset.drawn.scenes import draw_scenes
+from dataset.pictures import load_picture
 from dataset.releases.shard_writer import write_shards
 from dataset.tokenizer import load_tokenizer
-from models import build_model
+from models import build_model, embedder
+from models.embedder import Embedder
 from models.released import load_released
 from tests.processes import run_on_processes
 from tests.tiny import TEXT, VISION
-from utils import output, processes
+from utils import output, processes, training
 from utils.checkpoint import read_checkpoint
 from utils.config import config_from_file
 from utils.errors import InputError
 from utils.metrics import image_ranks
-from utils.result_files import Measured, write_arrays
+from utils.results import Measured, write_arrays
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean"]
@@ -220,8 +222,8 @@ def test_evaluating_the_best_checkpoint_gives_the_result_again(monkeypatch, fini
 def test_the_measure_sees_pictures_in_all_orientations_where_the_config_says_so(
     monkeypatch, finished, experiment, tmp_path, averaged
 ):
-    asked, embed = [], Retrieval.embed_images
-    monkeypatch.setattr(Retrieval, "embed_images", lambda *a, **options: asked.append(options) or embed(*a, **options))
+    asked, embed = [], embedder.embed_images
+    monkeypatch.setattr(embedder, "embed_images", lambda *a, **options: asked.append(options) or embed(*a, **options))
     weights = ("--evaluate", "--checkpoint", str(finished / "checkpoint_best.pth"))
     train_here(monkeypatch, experiment, tmp_path, *weights, "--override", f"average_orientations={averaged}")
     assert asked == [{"average_orientations": averaged}]
@@ -233,8 +235,8 @@ def embedded(experiment: str, checkpoint: str, mask_padding: str) -> dict[str, t
     model = build_model(config)
     load_released(model, read_checkpoint(checkpoint))
     tokenizer = load_tokenizer(Path(config.tokenizer), 512)
-    run = Retrieval.Run(config, Path(), 0, 4, torch.device("cpu"), False, tokenizer)
-    measured = Retrieval.evaluate(run, model, read_evaluation(config.test_file, config.image_root))
+    ready = Embedder(model, config, tokenizer, torch.device("cpu"), False, load_picture)
+    measured = Retrieval.evaluate(ready, read_evaluation(config.test_file, config.image_root))
     figures = torch.tensor(list(measured.figures.values()))
     return {"figures": figures, "image": measured.image_embeds.clone(), "text": measured.text_embeds.clone()}
 
@@ -329,16 +331,16 @@ def test_a_mistake_is_told_before_pictures_are_decoded(monkeypatch, experiment, 
 def test_a_run_from_shards_goes_on_where_it_was_interrupted_with_as_many_workers(
     monkeypatch, experiment, shards, tmp_path
 ):
-    train_epoch = Retrieval.train_epoch
+    train_epoch = training.train_epoch
 
-    def interrupted(*arguments):
-        if arguments[-1] == 1:
+    def interrupted(task, state, loader, epoch, epochs):
+        if epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(*arguments)
+        return train_epoch(task, state, loader, epoch, epochs)
 
     train_here(monkeypatch, experiment, tmp_path / "whole", "--override", shards)
     with monkeypatch.context() as patch:
-        patch.setattr(Retrieval, "train_epoch", interrupted)
+        patch.setattr(training, "train_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_here(patch, experiment, tmp_path / "cut", "--override", shards)
     resume = (monkeypatch, experiment, tmp_path / "cut", "--override", shards, "--resume")

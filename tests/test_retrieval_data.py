@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import BertTokenizerFast
 
 from dataset.annotations import EvaluationSet, TrainRecord
-from dataset.loaders import caption_batches, evaluation_images_loader, train_loader
+from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
+from dataset.loaders import train_loader
 from dataset.transforms import evaluation_transform, train_transform
 from utils.errors import InputError
 

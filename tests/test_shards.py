@@ -18,7 +18,6 @@ from dataset.captions import clean_caption
 from dataset.releases.shard_writer import check_suffixes, known_shards, write_shards
 from dataset.shard_loader import shard_loader
 from dataset.shards import are_shards, read_shards
-from dataset.train_set import read_train_set
 from dataset.transforms import evaluation_transform, train_transform
 from tests.processes import run_on_processes
 from tests.test_retrieval_data import same
@@ -311,7 +310,7 @@ def test_a_train_set_smaller_than_a_batch_is_an_error(loader):
 
 def test_several_patterns_are_one_set(entries, root, tmp_path, pattern):
     other = write_shards(entries[:2], root, tmp_path, "more")
-    shards = read_train_set([pattern, other], "", labels_required=True).shards
+    shards = read_shards([pattern, other], labels_required=True)
     assert len(shards) == 6 and shards[-1].first_picture == PICTURES
     part = read_shards([pattern.replace("{000000", "{000003")], labels_required=True)
     assert [shard.pictures for shard in part] == [5, 3]

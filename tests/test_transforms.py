@@ -13,11 +13,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import normalize, to_tensor
 
 from benchmarks.pictures import PLAIN_OPERATIONS, plain_augmentation, plain_load
-from dataset import augmentation, transforms
-from dataset.augmentation import OPERATIONS
-from dataset.transforms import evaluation_transform, load_picture, train_transform
+from dataset import transforms
+from dataset.pictures import load_picture
+from dataset.transforms import OPERATIONS, evaluation_transform, train_transform
+from models.encoders import PICTURE_MEAN, PICTURE_STD, normalise
 from utils.errors import InputError
-from utils.normalisation import PICTURE_MEAN, PICTURE_STD, normalise
 
 PARITY = Path(__file__).parents[2] / "shared" / "parity"
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -84,11 +84,11 @@ def test_sharpness_wraps_around_as_released():
 
 def test_each_operation_is_applied_with_probability_one_half(monkeypatch):
     applied = []
-    counted = augmentation.Operation(lambda image, strength: applied.append(strength) or image, 3.0, signed=True)
-    monkeypatch.setattr(augmentation, "_OPERATIONS", (counted,) * 10)
+    counted = transforms.Operation(lambda image, strength: applied.append(strength) or image, 3.0, signed=True)
+    monkeypatch.setattr(transforms, "_OPERATIONS", (counted,) * 10)
     torch.manual_seed(0)
     for _ in range(1000):
-        augmentation.RandAugment(2)(None)
+        transforms.RandAugment(2)(None)
     assert len(applied) == pytest.approx(1000, abs=100)  # 2000 draws
     assert applied.count(-3.0) == pytest.approx(len(applied) / 2, abs=80)
 
@@ -96,13 +96,13 @@ def test_each_operation_is_applied_with_probability_one_half(monkeypatch):
 def test_operations_are_drawn_with_replacement_from_all_ten(monkeypatch):
     drawn = []
     operations = tuple(
-        augmentation.Operation(lambda image, _, name=name: drawn[-1].append(name) or image) for name in OPERATIONS
+        transforms.Operation(lambda image, _, name=name: drawn[-1].append(name) or image) for name in OPERATIONS
     )
-    monkeypatch.setattr(augmentation, "_OPERATIONS", operations)
+    monkeypatch.setattr(transforms, "_OPERATIONS", operations)
     torch.manual_seed(0)
     for _ in range(1000):
         drawn.append([])
-        augmentation.RandAugment(2)(None)
+        transforms.RandAugment(2)(None)
     assert {name for names in drawn for name in names} == set(OPERATIONS)
     assert any(len(names) == 2 and names[0] == names[1] for names in drawn)
 
@@ -122,7 +122,7 @@ def test_without_operations_a_train_picture_is_a_crop_and_a_flip_only(monkeypatc
     def not_expected(*_):
         raise AssertionError("an operation was applied")
 
-    monkeypatch.setattr(augmentation, "_OPERATIONS", (augmentation.Operation(not_expected),) * 10)
+    monkeypatch.setattr(transforms, "_OPERATIONS", (transforms.Operation(not_expected),) * 10)
     left_to_right = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, 3))
     torch.manual_seed(0)
     signs = set()

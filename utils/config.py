@@ -4,16 +4,27 @@ The keys of the released YAMLs keep their names (`schedular` too) and what is no
 behaviour. No torch here: the launcher reads a config before any process starts.
 """
 
-import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from utils.errors import InputError, listed
-from utils.typed import read_fields, read_json, read_overridden
+from utils.files import read_json
+from utils.typed import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    WholeFromZero,
+    read_fields,
+    read_overridden,
+    read_value,
+)
 
 RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
+# Where a YAML names no file of sizes, nor gives them itself.
+SIZE_FILES = {"vision_config": "configs/config_swinT_224.json", "text_config": "configs/config_bert.json"}
 MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are unused, as released
 
 
@@ -22,8 +33,8 @@ class OptimizerConfig:
     """AdamW (SPEC 4)."""
 
     opt: Literal["adamW"] = "adamW"
-    lr: float = 6e-5
-    weight_decay: float = 0.01
+    lr: Positive = 6e-5
+    weight_decay: NotNegative = 0.01
     lr_mult: float = 2.0
     lr_mult_heads: bool = False  # whether lr_mult reaches what is not in an encoder (released: nothing)
 
@@ -34,22 +45,22 @@ class SchedularConfig:
 
     sched: Literal["linear"] = "linear"
     lr: float = 6e-5  # unused, as released: the optimizer's counts
-    epochs: int = 50
-    num_warmup_steps: float = 0.1  # a fraction below 1, or a count of steps
+    epochs: Count = 50
+    num_warmup_steps: NotNegative = 0.1  # a fraction below 1, or a count of steps
 
 
 @dataclass(frozen=True)
 class VisionSizes:
     """`vision_config`: Swin's sizes as released, or `backbone`, any timm model, with its `ckpt`."""
 
-    ckpt: str | None = None  # start file; null: random weights
-    vision_width: int = 768
-    image_res: int | None = None  # where given, it must be the experiment's
-    window_size: int = 7
-    patch_size: int = 4
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    ckpt: str | None = None  # weights to start from; null: random ones
+    vision_width: Count = 768
+    image_res: Count | None = None  # where given, it must be the experiment's
+    window_size: Count = 7
+    patch_size: Count = 4
+    embed_dim: Count = 96
+    depths: tuple[Count, ...] = (2, 2, 6, 2)
+    num_heads: tuple[Count, ...] = (3, 6, 12, 24)
     backbone: str | None = None
 
 
@@ -75,30 +86,31 @@ class Config:
     test_file: str
     image_root: str
     scenes: ScenesConfig | None = None
-    image_res: int = 224
-    max_tokens: int = 47
-    batch_size_train: int = 128  # pictures (with captions_per_image 1: captions) per process
-    batch_size_test: int = 128
-    batch_size_test_text: int = 128
-    captions_per_image: int = 1  # above 1 an epoch passes over pictures, each with this many captions
-    randaugment_ops: int = 2
+    image_res: Count = 224
+    max_tokens: Count = 47
+    batch_size_train: Count = 128  # pictures (with captions_per_image 1: captions) per process
+    batch_size_test: Count = 128
+    batch_size_test_text: Count = 128
+    captions_per_image: Count = 1  # above 1 an epoch passes over pictures, each with this many captions
+    randaugment_ops: WholeFromZero = 2
     quarter_turns: bool = False
-    num_workers: int = 4
+    num_workers: WholeFromZero = 4
     average_orientations: bool = False  # the final measure sees a picture in all eight: aerial ones have no up
     k_test: int = 512  # of the released YAMLs; nothing reads it, here as there
 
-    # Encoders and their starts (null: random weights)
-    vision_config: str = "configs/config_swinT_224.json"
+    # Encoders, their sizes (in a YAML a JSON file's name, or the sizes themselves) and starts (null: random weights)
+    vision_config: VisionSizes = field(default_factory=VisionSizes)
     use_swin: bool = True
-    patch_size: int = 32
-    vision_trained_stages: int | None = None  # the last so many stages of a timm backbone; null: all
+    patch_size: Count = 32
+    vision_trained_stages: Count | None = None  # the last so many stages of a timm backbone; null: all
     vision_fixed_bn: bool = False
     prior_backbone: str = "resnet50"
+    prior_normalisation: Literal["clip", "own"] = "clip"  # of its pictures; see `usual_normalisation`
     resnet_ckpt: str | None = "data/aid_28-rsp-resnet-50-ckpt.pth"
     finetune_conv: bool = False
-    text_config: str = "configs/config_bert.json"
+    text_config: Mapping[str, Any] = field(default_factory=dict)
     text_encoder: str | None = "data/bert-base-uncased"
-    text_trained_layers: int | None = None  # its last so many layers, without the embeddings; null: all
+    text_trained_layers: Count | None = None  # its last so many layers, without the embeddings; null: all
     text_summary: Literal["first", "mean"] = "first"  # the token a caption is summed up in, or the mean of all
     tokenizer: str | None = None  # a folder with a vocabulary; null: that of text_encoder
 
@@ -108,20 +120,20 @@ class Config:
     use_lca: bool = True
     lca_cycle: bool = True  # False: LCA's units are not activated by the step before, only by their own attention
     use_tel: bool = False  # a plain transformer encoder layer on each side, in place of VIR and LCA
-    embed_dim: int = 512
-    filter_size: int = 40
-    instru_num: int = 2
-    cycle_num: int = 3
-    head: int = 8
-    dropout_r: float = 0.2
+    embed_dim: Count = 512
+    filter_size: Count = 40
+    instru_num: Count = 2
+    cycle_num: Count = 3
+    head: Count = 8
+    dropout_r: Share = 0.2
     zero_init_heads: bool = False  # the two branches start at nothing, and grow
 
     # Losses
-    temp1: float = 0.07
-    temp2: float = 0.07
+    temp1: Positive = 0.07
+    temp2: Positive = 0.07
     use_affil_loss: bool = True
     use_triplet_loss: bool = False
-    center_factor: float = 1.0
+    center_factor: NotNegative = 1.0
 
     # Flaws of the released code; the defaults are the released behaviour
     mask_padding: bool = False
@@ -135,18 +147,12 @@ class Config:
     # Optimisation
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedular: SchedularConfig = field(default_factory=SchedularConfig)
-    average_decay: float = 0.0  # exponential average of the weights, kept for evaluation; 0: none
+    average_decay: Share = 0.0  # exponential average of the weights, kept for evaluation; 0: none
     precision: Literal["float32", "bf16", "auto"] = "float32"  # auto: bf16 where the processor has it
 
-    # Read from the files that vision_config and text_config name
-    vision_sizes: VisionSizes = field(default_factory=VisionSizes)
-    text_sizes: Mapping[str, Any] = field(default_factory=dict)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for YAML, JSON and checkpoints, as a released YAML has them (files by name)."""
-        read_from_files = ("vision_sizes", "text_sizes")
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in read_from_files}
-        return {name: _plain(value) for name, value in values.items()}
+        """Plain values for YAML, JSON and checkpoints, as a released YAML has them, the encoders' sizes among them."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @property
     def has_vir(self) -> bool:
@@ -166,8 +172,8 @@ class Config:
     @property
     def vision_start(self) -> str | None:
         """The picture encoder's start file; the released ViT has its own, fixed one."""
-        if self.use_swin or self.vision_sizes.backbone:
-            return self.vision_sizes.ckpt
+        if self.use_swin or self.vision_config.backbone:
+            return self.vision_config.ckpt
         return RELEASED_VIT_START
 
 
@@ -182,25 +188,43 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
 def config_from_dict(values: Mapping[str, Any]) -> Config:
     """Plain values (a released YAML's) to a typed, checked, immutable config.
 
-    Reads the two JSON files that `vision_config` and `text_config` name. Raises InputError naming every
+    `vision_config` and `text_config` name JSON files or hold what such a file would. Raises InputError naming every
     unknown key (with the nearest known one), wrong kind and impossible size, counted, the first five shown.
     """
     known = dict(values)
-    problems = [f"'{key}' is read from its JSON file" for key in ("vision_sizes", "text_sizes") if known.pop(key, None)]
+    sizes = {key: known.pop(key, file) for key, file in SIZE_FILES.items()}
     if isinstance(known.get("train_file"), str):
         known["train_file"] = [known["train_file"]]
+    problems: list[str] = []
     read = read_fields(Config, known, "", problems)
-    if problems:
-        raise InputError(f"config: {listed(problems)}")
-    sizes = read_json(read.get("vision_config", Config.vision_config), "vision_config")
-    read["vision_sizes"] = VisionSizes(**read_fields(VisionSizes, sizes, "vision_config.", problems))
-    text_sizes = read_json(read.get("text_config", Config.text_config), "text_config")
-    read["text_sizes"] = types.MappingProxyType(text_sizes)
+    if not problems:
+        sizes = {key: _sizes_in(value, key) if isinstance(value, str) else value for key, value in sizes.items()}
+        read["vision_config"] = read_value(sizes["vision_config"], VisionSizes, "vision_config", problems)
+        read["text_config"] = read_value(sizes["text_config"], Mapping[str, Any], "text_config", problems)
+        read.setdefault("prior_normalisation", usual_normalisation(read.get("prior_backbone", Config.prior_backbone)))
     config = Config(**read) if not problems else None
     problems += _impossible(config) if config else []
     if problems:
         raise InputError(f"config: {listed(problems)}")
     return config
+
+
+def usual_normalisation(backbone: str) -> Literal["clip", "own"]:
+    """What a prior's pictures get where a config does not say: a backbone's own, as it was pretrained.
+
+    But for the released ResNet-50, which was trained and recorded in CLIP's.
+    """
+    return "clip" if backbone == "resnet50" else "own"
+
+
+def _sizes_in(file: str, key: str) -> dict[str, Any]:
+    """The sizes in a JSON file."""
+    if not Path(file).is_file():
+        raise InputError(f"{key} {file} cannot be read (no such file); name an existing JSON file")
+    sizes = read_json(file)
+    if not isinstance(sizes, dict):
+        raise InputError(f"{key} {file} holds no keys; expected a JSON object of sizes")
+    return sizes
 
 
 def process_batch(batch_size_train: int, global_batch: int | None, processes: int) -> int:
@@ -220,42 +244,19 @@ def process_batch(batch_size_train: int, global_batch: int | None, processes: in
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _impossible(c: Config) -> list[str]:
-    """Sizes and choices that cannot work together, found without building anything."""
-    at_least_one = (
-        "image_res max_tokens batch_size_train batch_size_test batch_size_test_text captions_per_image patch_size "
-        "embed_dim filter_size instru_num cycle_num head"
-    )
-    problems = [
-        f"'{name}' is {getattr(c, name)}, must be at least 1" for name in at_least_one.split() if getattr(c, name) < 1
-    ]
-    problems += [
-        f"'{name}' is {getattr(c, name)}, must be above 0" for name in ("temp1", "temp2") if getattr(c, name) <= 0
-    ]
-    if problems:
-        return problems
+    """Choices and sizes that cannot work together, found without building anything."""
+    problems = []
     if not c.train_file or not all(c.train_file):
         problems.append("'train_file' names no file")
-    if c.vision_trained_stages is not None and c.vision_trained_stages < 1:
-        problems.append("'vision_trained_stages' must be at least 1, or null for all")
-    if c.text_trained_layers is not None and c.text_trained_layers < 1:
-        problems.append("'text_trained_layers' must be at least 1, or null for all")
-    if c.optimizer.weight_decay < 0 or c.center_factor < 0:
-        problems.append("'optimizer.weight_decay' and 'center_factor' must be at least 0")
     if c.use_affil_loss and c.use_triplet_loss:
         problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
-    if not 0 <= c.dropout_r < 1:
-        problems.append(f"'dropout_r' is {c.dropout_r}, must be at least 0 and below 1")
-    if not 0 <= c.average_decay < 1:
-        problems.append(f"'average_decay' is {c.average_decay}, must be at least 0 and below 1")
-    if c.num_workers < 0 or c.randaugment_ops < 0:
-        problems.append("'num_workers' and 'randaugment_ops' must be at least 0")
-    if c.optimizer.lr <= 0 or c.schedular.epochs < 1 or c.schedular.num_warmup_steps < 0:
-        problems.append("'optimizer.lr' must be above 0, 'schedular.epochs' at least 1, 'num_warmup_steps' at least 0")
     if c.is_baseline and c.use_tel:
         problems.append("is_baseline and use_tel exclude each other; set one of them to False")
     if (c.has_vir or c.has_lca or c.use_tel) and c.embed_dim % c.head:
@@ -267,38 +268,37 @@ def _impossible_text(c: Config) -> list[str]:
     """Sizes of the text encoder; those that only some kinds have are left to transformers."""
     for name in ("vocab_size", "max_position_embeddings", "hidden_size", "num_attention_heads", "num_hidden_layers"):
         always = name in ("vocab_size", "max_position_embeddings")
-        size = c.text_sizes.get(name, None if always else 1)
+        size = c.text_config.get(name, None if always else 1)
         if type(size) is not int or size < 1:
-            return [f"'{name}' of {c.text_config} is {size!r}, expected a whole number of at least 1"]
+            return [f"'{name}' of text_config is {size!r}, expected a whole number of at least 1"]
     problems = []
-    hidden, heads = c.text_sizes.get("hidden_size"), c.text_sizes.get("num_attention_heads")
+    hidden, heads = c.text_config.get("hidden_size"), c.text_config.get("num_attention_heads")
     if hidden and heads and hidden % heads:
-        problems.append(f"num_attention_heads {heads} does not divide hidden_size {hidden} in {c.text_config}")
-    positions = c.text_sizes["max_position_embeddings"]
+        problems.append(f"num_attention_heads {heads} does not divide hidden_size {hidden} in text_config")
+    positions = c.text_config["max_position_embeddings"]
     if c.max_tokens > positions:
-        problems.append(f"'max_tokens' {c.max_tokens} is over the {positions} positions of {c.text_config}")
+        problems.append(f"'max_tokens' {c.max_tokens} is over the {positions} positions of text_config")
     return problems
 
 
 def _impossible_pictures(c: Config) -> list[str]:
     """Picture sizes against the encoder; a timm backbone's own tokens are counted when it is built."""
-    sizes = c.vision_sizes
+    sizes = c.vision_config
     if sizes.image_res not in (None, c.image_res):
-        return [f"'image_res' {c.image_res} is not the {sizes.image_res} of {c.vision_config}"]
+        return [f"'image_res' {c.image_res} is not the {sizes.image_res} of vision_config"]
     if sizes.backbone:
         return []
-    whole = (sizes.patch_size, sizes.window_size, sizes.embed_dim, *sizes.depths, *sizes.num_heads)
-    if not sizes.depths or min(whole) < 1:
-        return [f"{c.vision_config}: sizes must be at least 1, and 'depths' name at least one stage"]
+    if not sizes.depths:
+        return ["vision_config: 'depths' must name at least one stage"]
     if c.use_swin:
         if len(sizes.depths) != len(sizes.num_heads):
-            return [f"depths and num_heads of {c.vision_config} name different numbers of stages"]
+            return ["depths and num_heads of vision_config name different numbers of stages"]
         widths = [sizes.embed_dim * 2**stage for stage in range(len(sizes.depths))]
         uneven = [f"{h} heads do not divide width {w}" for w, h in zip(widths, sizes.num_heads, strict=True) if w % h]
         if uneven:
-            return [f"{c.vision_config}: {uneven[0]}"]
+            return [f"vision_config: {uneven[0]}"]
         if sizes.vision_width != widths[-1]:
-            return [f"{c.vision_config}: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"]
+            return [f"vision_config: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"]
         stride = sizes.patch_size * 2 ** (len(sizes.depths) - 1)
     else:
         stride = c.patch_size

@@ -23,23 +23,29 @@ def write_whole(file: Path, content: bytes) -> None:
         raise InputError(f"{file} cannot be written ({error.strerror})") from None
 
 
-def read_text(file: str | Path) -> str:
-    """A UTF-8 text, with or without byte order mark; `InputError` where it is missing or otherwise encoded."""
+def read_text(file: str | Path, kind: str = "UTF-8 text") -> str:
+    """A UTF-8 text, with or without byte order mark; `InputError` where it is missing or otherwise encoded.
+
+    kind: what it should be, for the error to name.
+    """
     try:
         check_regular(Path(file))
         return Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text: {error}") from None
+        raise InputError(f"{file} is not {kind}: {error}") from None
 
 
-def read_json(file: str | Path) -> Any:
-    """The content of a JSON file; `InputError` where it is missing, otherwise encoded or cut short."""
+def read_json(file: str | Path, kind: str = "JSON") -> Any:
+    """The content of a JSON file; `InputError` where it is missing, otherwise encoded or cut short.
+
+    kind: what it should be, for the error to name.
+    """
     try:
-        return json.loads(read_text(file))
+        return json.loads(read_text(file, kind))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON, or is cut short: {error}") from None
+        raise InputError(f"{file} is not {kind}, or is cut short: {error}") from None
 
 
 def file_checksum(file: Path) -> str:
@@ -56,3 +62,9 @@ def check_regular(file: Path) -> None:
     """Raise InputError for a pipe or a folder, which reading would wait for or fail on."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise InputError(f"cannot read {file}: it is no regular file")
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a path, read from a folder, leaves that folder."""
+    normal = os.path.normpath(name)
+    return os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir

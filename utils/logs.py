@@ -144,20 +144,20 @@ class Curves:
 
 
 class Meters:
-    """Running weighted means. Sums of tensors stay on their device, so that no step waits for the GPU."""
+    """Running means. Sums of tensors stay on their device, so that no step waits for the GPU."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float | Tensor] = {}
-        self._weights: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
 
-    def update(self, *, weight: float = 1, **values: float | Tensor) -> None:
-        """Count each value (a number or a tensor `[]`) `weight` times."""
+    def update(self, **values: float | Tensor) -> None:
+        """Count each value, a number or a tensor `[]`."""
         for name, value in values.items():
             if isinstance(value, Tensor):
                 value = value.detach().double()  # bfloat16 or float32 would lose the small ones of many
-            self._sums[name] = self._sums.get(name, 0.0) + value * weight
-            self._weights[name] = self._weights.get(name, 0.0) + weight
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
         """The mean of each value since the start, in order of first appearance."""
-        return {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}

@@ -1,4 +1,4 @@
-"""Ranks and recall (SPEC 6)."""
+"""Ranks and recall of a retrieval (docs/behaviour.md, 6)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Values from YAML and JSON files -> fields of dataclasses, each of its declared type."""
+"""Values from YAML and JSON files -> fields of dataclasses, each of its declared type and within its bounds."""
 
 import difflib
 import io
@@ -9,9 +9,9 @@ import types
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -19,6 +19,39 @@ from ruamel.yaml.error import YAMLError
 
 from utils.errors import InputError
 from utils.files import write_whole
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number must be, declared on a field as `Annotated[int, Bounds(at_least=1)]`."""
+
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def broken_by(self, value: float) -> str:
+        """What is wrong with a value, `must be at least 1`; empty where nothing is."""
+        demands = []
+        if self.at_least is not None:
+            demands.append((value >= self.at_least, f"at least {self.at_least:g}"))
+        if self.above is not None:
+            demands.append((value > self.above, f"above {self.above:g}"))
+        if self.below is not None:
+            demands.append((value < self.below, f"below {self.below:g}"))
+        if all(met for met, _ in demands):
+            return ""
+        return "must be " + " and ".join(demand for _, demand in demands)
+
+
+Count = Annotated[int, Bounds(at_least=1)]
+WholeFromZero = Annotated[int, Bounds(at_least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+NotNegative = Annotated[float, Bounds(at_least=0)]
+Share = Annotated[float, Bounds(at_least=0, below=1)]
+
+
+class _OutOfBounds(ValueError):
+    """A value of the right kind that is too small or too large; the message says which."""
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -79,6 +112,7 @@ def write_yaml(values: Mapping[str, Any], file: Path) -> None:
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set the value that `key=value` names, dotted for nested keys."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"--override {override!r} is not of the form key=value")
@@ -111,21 +145,9 @@ def read_overridden(file: str | Path, overrides: list[str] | None) -> dict[str, 
     return values
 
 
-def read_json(file: str, key: str) -> dict[str, Any]:
-    try:
-        sizes = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{key} {file} cannot be read ({error.strerror}); name an existing JSON file") from None
-    except ValueError as error:
-        raise InputError(f"{key} {file} is not JSON: {error}") from None
-    if not isinstance(sizes, dict):
-        raise InputError(f"{key} {file} holds no keys; expected a JSON object of sizes")
-    return sizes
-
-
 def read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
     """The values of a dataclass's fields, each of its declared type; what is wrong goes to `problems`."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
@@ -133,18 +155,21 @@ def read_fields(kind: type, values: Mapping[str, Any], prefix: str, problems: li
     read = {}
     for f in fields(kind):
         if f.name in values:
-            read[f.name] = _value(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
+            read[f.name] = read_value(values[f.name], hints[f.name], f"{prefix}{f.name}", problems)
         elif f.default is MISSING and f.default_factory is MISSING:
             problems.append(f"'{prefix}{f.name}' is missing")
     return read
 
 
-def _value(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+def read_value(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+    """`value` as the type `hint` says; what is wrong goes to `problems`, under `name`."""
     try:
         return _typed(value, hint, name, problems)
+    except _OutOfBounds as error:
+        problems.append(str(error))
     except (TypeError, ValueError):
         problems.append(f"'{name}' is {value!r}, expected {_describe(hint)}")
-        return None
+    return None
 
 
 def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
@@ -153,6 +178,14 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         if value is None:
             return None
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if hint is Any:
+        return value
+    if typing.get_origin(hint) is Annotated:
+        kind, bounds = typing.get_args(hint)
+        number = _typed(value, kind, name, problems)
+        if broken := bounds.broken_by(number):
+            raise _OutOfBounds(f"'{name}' is {number}, {broken}")
+        return number
     if typing.get_origin(hint) is Literal:
         if value in typing.get_args(hint):
             return value
@@ -165,7 +198,7 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise TypeError
         kind = typing.get_args(hint)[1]
-        read = {key: _value(item, kind, f"{name}.{key}", problems) for key, item in value.items()}
+        read = {key: read_value(item, kind, f"{name}.{key}", problems) for key, item in value.items()}
         return types.MappingProxyType(read)
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
@@ -188,6 +221,8 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
 def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) is Annotated:
+        return _describe(typing.get_args(hint)[0])
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join("null" if kind is type(None) else _describe(kind) for kind in typing.get_args(hint))

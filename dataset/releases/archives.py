@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 
-from dataset.pictures import leads_outside
 from utils.errors import InputError, reason
-from utils.files import file_checksum, read_text
+from utils.files import file_checksum, leads_outside, read_text
 
 UNPACKED = "release"  # the folder in --output_dir that an archive is unpacked to
 _MARKER = ".archive.json"  # in it: which archive it is, {"sha256", "files": {name: bytes}}

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataset.captions import clean_caption
-from dataset.pictures import leads_outside
 from dataset.releases.listings import SPLITS, ListedPicture
 from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
+from utils.files import leads_outside
 
 MAX_WORDS = 30
 CAPTIONS_PER_PICTURE = 5

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.pictures import leads_outside
 from dataset.releases.archives import PictureIndex
 from utils.errors import InputError, listed
-from utils.files import read_json, read_text
+from utils.files import leads_outside, read_json, read_text
 
 SPLITS = ("train", "val", "test")
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dataset.pictures import leads_outside
 from dataset.releases.defects import KINDS, Defects, Finding
 from dataset.releases.listings import SPLITS, ListedPicture, Listing
 from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate
 from dataset.releases.perceptual_hash import hash_from_text, hash_text
 from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
-from utils.files import file_checksum, read_json
+from utils.files import file_checksum, leads_outside, read_json
 
 FORMAT = 1  # raised when the same input begins to give other output
 REPORT = "report.json"

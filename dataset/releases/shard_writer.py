@@ -64,7 +64,7 @@ def known_shards(index: Path) -> list[Path]:
     if not index.exists():
         return []
     try:
-        names = [line["file"] for line in read_index(index)["shards"]]
+        names = [shard.file for shard in read_index(index).shards]
     except InputError:
         names = [""]
     if not all(re.fullmatch(rf"{re.escape(index.stem)}-[0-9]{{6,9}}\.tar", name) for name in names):

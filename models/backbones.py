@@ -1,0 +1,131 @@
+"""The networks inside the encoders, from timm and transformers, with random weights, and what is fixed of them."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_parameters
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from utils.errors import InputError
+
+
+def swin(
+    image_res: int,
+    patch_size: int,
+    window_size: int,
+    embed_dim: int,
+    depths: tuple[int, ...],
+    num_heads: tuple[int, ...],
+) -> SwinTransformer:
+    """The released Swin: MLP ratio 4, qkv bias, drop path 0.1; `[B, 3, H, W]` -> `[B, h, w, width]`."""
+    return SwinTransformer(
+        img_size=image_res,
+        patch_size=patch_size,
+        window_size=window_size,
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=num_heads,
+        drop_path_rate=0.1,
+        num_classes=0,
+        global_pool="",
+    )
+
+
+def vit_small(image_res: int, patch_size: int) -> VisionTransformer:
+    """The released ViT-S: width 384, depth 12 and, unlike DeiT-S's 6, 12 heads."""
+    return VisionTransformer(
+        img_size=image_res,
+        patch_size=patch_size,
+        embed_dim=384,
+        depth=12,
+        num_heads=12,
+        num_classes=0,
+        global_pool="",
+    )
+
+
+def timm_backbone(name: str, *, image_res: int, pooled: bool) -> nn.Module:
+    """Any timm model by name, random weights, without its classifier; `pooled` with its global pooling."""
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise InputError(f"timm has no model {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+    options = {"num_classes": 0} if pooled else {"num_classes": 0, "global_pool": ""}
+    try:
+        return timm.create_model(name, pretrained=False, img_size=image_res, **options)
+    except TypeError:  # a convolution takes pictures of any size and has no such argument
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
+    """A transformers encoder of these sizes (`model_type`: bert unless said), random weights, without pooler."""
+    sizes = dict(sizes)
+    try:
+        config = AutoConfig.for_model(sizes.pop("model_type", "bert"), **sizes)
+        kind = AutoModel._model_mapping[type(config)]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"text_config: {error}") from None
+    poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
+    model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
+    # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
+    model.get_input_embeddings().padding_idx = None
+    return model
+
+
+def keep_depthwise_in_float32(backbone: nn.Module) -> None:
+    """Take a backbone's depthwise convolutions out of a CPU's bf16 autocast.
+
+    Their backward is 2 to 14 times slower in bf16 than in float32 there; other convolutions gain from it.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.register_forward_pre_hook(_leave_cpu_autocast)
+            module.register_forward_hook(_return_to_cpu_autocast, always_call=True)
+
+
+def _leave_cpu_autocast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    differentiated = torch.is_grad_enabled() and (inputs[0].requires_grad or module.weight.requires_grad)
+    module.left_autocast = differentiated and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    if not module.left_autocast:
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    return (inputs[0].float(),)
+
+
+def _return_to_cpu_autocast(module: nn.Module, *_: Any) -> None:
+    if module.left_autocast:
+        torch.set_autocast_enabled("cpu", True)
+
+
+def fix_batch_norm(model: nn.Module) -> None:
+    """Have batch norm use its running statistics, and keep them, until the next `train()`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def freeze_all_but_last(backbone: nn.Module, stages: int) -> None:
+    """Leave only a timm model's last `stages` stages trained (what follows the last belongs to it)."""
+    grouped = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=False)
+    if not 1 <= stages <= len(grouped):
+        raise InputError(f"{stages} trained stages: the picture encoder has {len(grouped)} stages (stem included)")
+    trained = {name for stage in sorted(grouped)[-stages:] for name in grouped[stage]}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def freeze_all_but_last_layers(text_encoder: PreTrainedModel, layers: int) -> None:
+    """Leave only a transformers encoder's last `layers` layers trained; its embeddings are frozen with the others."""
+    count = text_encoder.config.num_hidden_layers
+    stacks = [m for m in text_encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not stacks:
+        raise InputError(f"text_trained_layers: {type(text_encoder).__name__} keeps no list of its {count} layers")
+    if layers > count:
+        raise InputError(f"text_trained_layers {layers}: the text encoder has {count} layers")
+    text_encoder.requires_grad_(False)
+    stacks[0][count - layers :].requires_grad_(True)

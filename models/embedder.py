@@ -1,0 +1,193 @@
+"""A trained model, ready to use: pictures and sentences -> unit embeddings.
+
+from models import load
+
+model = load("outputs/itr_demo")
+scores = model.embed_images(["a.jpg", "b.jpg"]) @ model.embed_texts(["a lake beside a road"]).T  # [2, 1]
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy import ndarray
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from dataset.captions import clean_caption
+from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
+from dataset.pictures import load_picture
+from dataset.tokenizer import load_tokenizer
+from dataset.transforms import evaluation_transform
+from models.build import build_model
+from models.encoders import normalise
+from models.pir import PIR
+from models.released import load_released
+from models.start_files import resolve_start
+from utils import processes
+from utils.checkpoint import read_checkpoint
+from utils.config import Config, config_from_file
+from utils.errors import InputError
+from utils.logs import progress
+from utils.output import config_in, weights_in
+
+Picture = str | Path | ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A model with what turns pictures and sentences into its input.
+
+    In a program of several processes each embeds its share, and all get everything: every process must ask.
+    """
+
+    model: PIR
+    config: Config
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    bf16: bool
+    load: Callable[[Any], ndarray]  # a picture -> uint8 [H, W, 3]
+    num_workers: int = 0
+
+    def embed_images(self, pictures: Sequence[Picture]) -> ndarray:
+        """Files, uint8 arrays `[H, W, 3]` or PIL pictures -> unit embeddings, float32 `[N, D]`."""
+        averaged = self.config.average_orientations
+        return self.image_embeddings(pictures, average_orientations=averaged).float().cpu().numpy()
+
+    def embed_texts(self, sentences: Sequence[str]) -> ndarray:
+        """Sentences, cleaned as captions are -> unit embeddings, float32 `[N, D]`."""
+        return self.text_embeddings([clean_caption(sentence) for sentence in sentences]).float().cpu().numpy()
+
+    def image_embeddings(
+        self, pictures: Sequence[Any], *, average_orientations: bool = False, label: str | None = None
+    ) -> Tensor:
+        """What `load` reads -> `[N, D]` on the device; label: of the progress that is shown, None: none is."""
+        c = self.config
+        batches = evaluation_images_loader(
+            pictures,
+            evaluation_transform(c.image_res),
+            c.batch_size_test,
+            self.num_workers,
+            rank=processes.rank(),
+            world_size=processes.world_size(),
+            pin_memory=self.device.type == "cuda",
+            load=self.load,
+        )
+        with self._evaluating():
+            shown = _shown(batches, len(batches), label)
+            return embed_images(
+                self.model, shown, len(pictures), self.device, average_orientations=average_orientations
+            )
+
+    def text_embeddings(self, captions: Sequence[str], *, label: str | None = None) -> Tensor:
+        """Cleaned captions -> `[N, D]` on the device; label as of `image_embeddings`."""
+        batches = caption_batches(
+            captions,
+            self.tokenizer,
+            self.config.batch_size_test_text,
+            self.config.max_tokens,
+            # With padding attended an embedding depends on its batch, which is as released then.
+            group_by_length=self.config.mask_padding,
+            rank=processes.rank(),
+            world_size=processes.world_size(),
+        )
+        with self._evaluating():
+            return embed_captions(self.model, _shown(batches, len(batches), label), len(captions), self.device)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        self.model.eval()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
+
+
+def load(checkpoint: str | Path, *, tokenizer: str | None = None, device: str = "auto") -> Embedder:
+    """The model of a folder as published or as a run left it, or of its checkpoint file with `config.yaml` beside it.
+
+    tokenizer: a folder with the vocabulary, where the one that the config names is not to be found.
+    device: auto, cpu or cuda. Raises InputError where something is missing or does not fit.
+    """
+    weights = Path(weights_in(str(checkpoint)))
+    config = config_from_file(config_in(str(weights.parent)), [f"tokenizer={tokenizer}"] if tokenizer else None)
+    chosen = processes.device_for(device)
+    model = build_model(config)
+    load_released(model, read_checkpoint(weights))
+    words = configured_tokenizer(config)
+    return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels_of)
+
+
+def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a config, its vocabulary checked against the text encoder's."""
+    if config.tokenizer_folder is None:
+        raise InputError("config: 'text_encoder' is null, so 'tokenizer' must name a folder with a vocabulary")
+    return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_config["vocab_size"])
+
+
+def pixels_of(picture: Picture) -> ndarray:
+    """A picture file's, array's or PIL picture's pixels, uint8 `[H, W, 3]`."""
+    if isinstance(picture, Image.Image):
+        return np.array(picture.convert("RGB"))
+    if not isinstance(picture, ndarray):
+        return load_picture(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise InputError(f"a picture is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3] in RGB")
+    return picture
+
+
+def _shown(batches: Iterable[Any], total: int, label: str | None) -> Iterable[Any]:
+    return progress(batches, total, label) if label else batches
+
+
+# ---- batches to embeddings (docs/behaviour.md, 6) ----
+
+
+@torch.inference_mode()
+def embed_images(
+    model: PIR,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    total: int,
+    device: torch.device,
+    *,
+    average_orientations: bool = False,
+) -> Tensor:
+    """Batches of (positions `[b]`, uint8 pictures `[b, 3, H, W]`) -> `[total, D]` on every process, in order.
+
+    average_orientations: embed each (square) picture in its eight orientations and take the mean, as a unit vector.
+    """
+    embedded = []
+    for positions, images in batches:
+        images = normalise(images.to(device, non_blocking=True))  # [b, 3, H, W]
+        views = orientations(images) if average_orientations else [images]
+        embeds = torch.stack([model.encode_image(view) for view in views])  # [1 or 8, b, D]
+        embedded.append((positions, F.normalize(embeds.mean(dim=0), dim=-1) if average_orientations else embeds[0]))
+    return _in_order(embedded, total, model, device)
+
+
+def orientations(images: Tensor) -> list[Tensor]:
+    """The four quarter turns of pictures `[B, 3, S, S]` and of their mirror images."""
+    return [view.rot90(turns, (2, 3)) for view in (images, images.flip(3)) for turns in range(4)]
+
+
+@torch.inference_mode()
+def embed_captions(
+    model: PIR, batches: Iterable[tuple[Tensor, Tensor, Tensor]], total: int, device: torch.device
+) -> Tensor:
+    """Batches of (positions `[b]`, ids `[b, L]`, attention mask `[b, L]`) -> `[total, D]`, in order."""
+    embedded = [(positions, model.encode_text(ids.to(device), mask.to(device))) for positions, ids, mask in batches]
+    return _in_order(embedded, total, model, device)
+
+
+def _in_order(embedded: list[tuple[Tensor, Tensor]], total: int, model: PIR, device: torch.device) -> Tensor:
+    """This process's (positions, rows) and everyone else's, as one `[total, D]`."""
+    dim = model.vision_proj.out_features
+    positions = torch.cat([p.to(device) for p, _ in embedded] or [torch.empty(0, dtype=torch.long, device=device)])
+    rows = torch.cat([r for _, r in embedded] or [torch.empty(0, dim, device=device)])
+    ordered = torch.empty(total, dim, device=device)
+    ordered[processes.gather_uneven(positions)] = processes.gather_uneven(rows)
+    return ordered
