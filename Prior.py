@@ -169,11 +169,16 @@ class SceneTask:
         return accuracy(evaluate(self.run, model, self.scenes.val, "val"))
 
     def save(self, model: SceneClassifier, epoch: int, *, best: bool) -> None:
-        """Write the start file of the best epoch: the weights in their published layout, class names and config."""
+        """Keep the best epoch's weights."""
         if best:
-            state = {name: tensor.detach().contiguous().cpu() for name, tensor in start_file_state(model).items()}
-            content = {"model": state, "classes": list(self.scenes.classes), "config": self.run.config.to_dict()}
-            checkpoint.save(self.run.output_dir / output.PRIOR, content)
+            save_prior(self.run, model, self.scenes.classes)
+
+
+def save_prior(run: Run[PriorConfig], model: SceneClassifier, classes: Sequence[str]) -> None:
+    """Write the start file: the weights in their published layout, the class names and the config."""
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in start_file_state(model).items()}
+    content = {"model": state, "classes": list(classes), "config": run.config.to_dict()}
+    checkpoint.save(run.output_dir / output.PRIOR, content)
 
 
 @torch.inference_mode()

@@ -21,12 +21,12 @@ from models.classifier import SceneClassifier, load_start_file_state, start_file
 from models.start_files import load_prior_start
 from tests.processes import run_on_processes
 from tests.tiny import pictures, weight
-from utils import output
+from utils import output, training
 from utils.config import usual_normalisation
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError
 from utils.prior_config import PriorConfig, prior_config_from_dict, prior_config_from_file
-from utils.training import averaged
+from utils.training import Run, averaged
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["forest", "pond", "quarry"]
@@ -142,9 +142,7 @@ def classifier(name: str, **options) -> SceneClassifier:
 @pytest.mark.parametrize("name", ["resnet50", SMALL, "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto"])
 def test_the_retrieval_model_s_prior_computes_what_the_classifier_s_last_layer_saw(tmp_path, tiny_config, name):
     model = classifier(name)
-    scenes = Prior.SceneSet(tuple(CLASSES), (), (), (), {})
-    run = Prior.Run(PriorConfig("scenes"), tmp_path, 0, 4, torch.device("cpu"), False, scenes)
-    Prior.save_prior(run, model)
+    Prior.save_prior(run_in(PriorConfig("scenes"), tmp_path), model, CLASSES)
     prior = build_model(tiny_config(prior_backbone=name)).eval().instruction_encoder
     report = load_prior_start(prior.backbone, str(tmp_path / "prior.pth"))
     assert report.matched == report.needed and len(report.dropped) == 2
@@ -226,14 +224,17 @@ def test_evaluating_the_start_file_gives_the_result_again(monkeypatch, finished,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["confusion.png", "result.json"]
 
 
+def run_in(config: PriorConfig, folder: Path) -> Run:
+    return Run(config, folder, seed=0, batch_size=4, device=torch.device("cpu"), bf16=False, resuming=False)
+
+
 def measured(experiment: str, weights: str) -> torch.Tensor:
     """What one of several processes gets from an evaluation."""
     config = prior_config_from_file(experiment)
     scenes = read_scenes(config)
     model = Prior.build_classifier(config, len(scenes.classes))
     Prior.load_prior(model, weights, scenes.classes)
-    run = Prior.Run(config, Path(), 0, 4, torch.device("cpu"), False, scenes)
-    return Prior.evaluate(run, model, scenes.test, "test").clone()
+    return Prior.evaluate(run_in(config, Path()), model, scenes.test, "test").clone()
 
 
 def test_one_two_and_three_processes_measure_the_same(finished, experiment):
@@ -246,17 +247,17 @@ def test_one_two_and_three_processes_measure_the_same(finished, experiment):
 
 def test_a_run_cut_and_resumed_ends_where_an_uninterrupted_one_does(monkeypatch, experiment, tmp_path):
     train_here(monkeypatch, experiment, tmp_path / "whole")
-    whole_epoch = Prior.train_epoch
+    whole_epoch = training.train_epoch
 
-    def cut(run, training, model, loader, epoch):
+    def cut(task, state, loader, epoch, epochs):
         if epoch == 1:
             raise KeyboardInterrupt
-        return whole_epoch(run, training, model, loader, epoch)
+        return whole_epoch(task, state, loader, epoch, epochs)
 
-    monkeypatch.setattr(Prior, "train_epoch", cut)
+    monkeypatch.setattr(training, "train_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         train_here(monkeypatch, experiment, tmp_path / "cut")
-    monkeypatch.setattr(Prior, "train_epoch", whole_epoch)
+    monkeypatch.setattr(training, "train_epoch", whole_epoch)
     train_here(monkeypatch, experiment, tmp_path / "cut", "--resume")
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
     assert losses_of(tmp_path / "cut")[1] < losses_of(tmp_path / "cut")[0]
@@ -270,7 +271,7 @@ def test_the_epoch_best_on_validation_is_kept(monkeypatch, experiment, tmp_path,
     saved, figures = [], iter([*val_top1, 1.0])  # the last is the result's
     monkeypatch.setattr(Prior, "accuracy", lambda matrix: {"top1": next(figures), "mean_per_class": 0.0})
     save_prior = Prior.save_prior
-    monkeypatch.setattr(Prior, "save_prior", lambda run, model: saved.append(model) or save_prior(run, model))
+    monkeypatch.setattr(Prior, "save_prior", lambda *given: saved.append(given) or save_prior(*given))
     train_here(monkeypatch, experiment, tmp_path)
     assert len(saved) == len(kept)
     result = result_of(tmp_path)
