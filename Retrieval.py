@@ -8,15 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
-from dataset.cache import PictureCache
 from dataset.loaders import TrainBatch, TrainLoader, train_loader
-from dataset.shard_loader import shard_loader
-from dataset.shards import Shard, are_shards, read_shards
 from dataset.transforms import train_transform
 from models.build import build_model
 from models.embedder import Embedder, configured_tokenizer, pixels_of
@@ -30,7 +28,6 @@ from utils import checkpoint, output, processes
 from utils.arguments import run_parser
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
-from utils.examples import draw_examples
 from utils.files import file_checksum
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
@@ -47,7 +44,11 @@ def main() -> None:
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(run.device)
-    cache = PictureCache(args.cache, config.image_root) if args.cache else None
+    cache = None
+    if args.cache:
+        from dataset.cache import PictureCache
+
+        cache = PictureCache(args.cache, config.image_root)
     tokenizer = configured_tokenizer(config, download=args.download)
     load = cache.load if cache else pixels_of
     embedder = Embedder(model, config, tokenizer, run.device, run.bf16, load, config.num_workers)
@@ -57,10 +58,10 @@ def main() -> None:
     if not run.resuming:
         start_from(model, config, weights, args.download)
     if not args.evaluate:
-        train_set = read_train_set(config)
-        loader = configured_train_loader(run, embedder, train_set)
+        records = read_train_set(config)
+        loader = configured_train_loader(run, embedder, records)
         sets["val"] = read_evaluation(config.val_file, config.image_root)
-        pictures += [*sets["val"].images, *(item.image for item in train_set if isinstance(item, TrainRecord))]
+        pictures += [*sets["val"].images, *(record.image for record in records)]
     if cache:
         cache.open(pictures)
     processes.barrier()
@@ -104,19 +105,17 @@ def check_scenes(config: Config) -> None:
         raise InputError(f"{config.scenes.folder} holds no scenes yet: run.py draws them before it starts this program")
 
 
-def read_train_set(config: Config) -> list[TrainRecord] | list[Shard]:
-    """The captions of the config's annotation files, or its shards, checked."""
-    if are_shards(config.train_file):
-        return read_shards(config.train_file, labels_required=config.use_affil_loss)
+def read_train_set(config: Config) -> list[TrainRecord]:
+    """The captions of the config's annotation files, checked; none where it names shards, which hold their own."""
+    if config.trains_from_shards:
+        return []
     return read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
 
 
-def configured_train_loader(
-    run: Run[Config], embedder: Embedder, train_set: list[TrainRecord] | list[Shard]
-) -> TrainLoader:
+def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[TrainRecord]) -> TrainLoader:
     """This process's share of the training captions, or pictures with several captions each."""
     c = run.config
-    options = {
+    options: dict[str, Any] = {
         "transform": train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),
         "tokenizer": embedder.tokenizer,
         # As released, a caption in training is not cut at max_tokens, only where the positions end.
@@ -129,9 +128,13 @@ def configured_train_loader(
         "world_size": processes.world_size(),
         "pin_memory": run.device.type == "cuda",
     }
-    if are_shards(c.train_file):
-        return shard_loader(train_set, labels_required=c.use_affil_loss, **options)
-    return train_loader(train_set, load=embedder.load, **options)
+    if c.trains_from_shards:
+        from dataset.shard_loader import shard_loader  # brings webdataset, for those who train so
+        from dataset.shards import read_shards
+
+        shards = read_shards(c.train_file, labels_required=c.use_affil_loss)
+        return shard_loader(shards, labels_required=c.use_affil_loss, **options)
+    return train_loader(records, load=embedder.load, **options)
 
 
 def start_from(model: PIR, config: Config, weights: str | None, download: bool) -> None:
@@ -231,6 +234,8 @@ def write_result(
     memory = peak_memory(run.device)
     if not processes.is_main():
         return
+    from utils.examples import draw_examples  # brings fonts and drawing, for one process at the end
+
     write_arrays(
         run.output_dir,
         measured,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dataset.annotations import read_evaluation, read_train
-from dataset.shards import are_shards, read_shards
+from dataset.shards import read_shards
 from utils.arguments import OneLineParser
 from utils.config import config_from_file, process_batch
 from utils.errors import InputError, run_cli
@@ -181,7 +181,7 @@ def preflight(file: Path, args: argparse.Namespace) -> None:
         sizes = asdict(config.scenes)
         draw_scenes(sizes.pop("folder"), **sizes)
     if not args.evaluate:
-        if are_shards(config.train_file):
+        if config.trains_from_shards:
             read_shards(config.train_file, labels_required=config.use_affil_loss)
         else:
             read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)

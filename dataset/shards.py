@@ -51,14 +51,6 @@ class Shard(NamedTuple):
     first_picture: int  # how many pictures stand in the shards before it; a picture's number is its image id
 
 
-def are_shards(train_files: Sequence[str]) -> bool:
-    """Whether a config's `train_file` names shards; `InputError` where it names annotation files too."""
-    tars = [file.endswith(".tar") for file in train_files]
-    if any(tars) and not all(tars):
-        raise InputError("train_file names both shards and annotation files; name one kind")
-    return any(tars)
-
-
 def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard]:
     """The shards that patterns as `folder/name-{000000..000099}.tar` name, checked against their index.
 

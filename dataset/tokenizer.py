@@ -37,6 +37,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
 
 def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Tensor]:
     """The token ids `[l]` of each caption, cut at `max_length`."""
+    if not captions:  # transformers takes no empty list
+        return []
     encoded = tokenizer(list(captions), truncation=True, max_length=max_length, return_attention_mask=False)
     return [torch.tensor(ids) for ids in encoded.input_ids]
 

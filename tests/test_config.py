@@ -125,6 +125,11 @@ def test_yaml_1_1_quoting_reads_alike(tmp_path, released_file):
     assert config_from_file(file) == config_from_file(released_file)
 
 
+def test_a_config_that_names_tar_files_trains_from_shards(values):
+    assert config_from_dict(values | {"train_file": ["a-{000000..000004}.tar"]}).trains_from_shards
+    assert not config_from_dict(values).trains_from_shards
+
+
 def test_one_train_file_may_be_a_plain_name(values):
     assert config_from_dict(values | {"train_file": "a.json"}).train_file == ("a.json",)
 
@@ -268,6 +273,7 @@ def test_a_prior_sees_pictures_in_its_own_normalisation_unless_it_is_the_release
         ({"dropout_r": 1}, "'dropout_r' is 1.0"),
         ({"average_decay": -0.1}, "'average_decay' is -0.1"),
         ({"train_file": []}, "'train_file' names no file"),
+        ({"train_file": ["a-000000.tar", "train.json"]}, "both shards and annotation files"),
         ({"optimizer": {"lr": 0}}, "'optimizer.lr' is 0.0, must be above 0"),
         ({"schedular": {"epochs": 0}}, "'schedular.epochs' is 0, must be at least 1"),
         ({"num_workers": -1}, "'num_workers'"),

@@ -17,7 +17,7 @@ from torch import multiprocessing
 from dataset.captions import clean_caption
 from dataset.releases.shard_writer import check_suffixes, known_shards, write_shards
 from dataset.shard_loader import shard_loader
-from dataset.shards import are_shards, read_shards
+from dataset.shards import read_shards
 from dataset.transforms import evaluation_transform, train_transform
 from tests.processes import run_on_processes
 from tests.test_retrieval_data import same
@@ -82,7 +82,7 @@ def seen(batches):
 
 
 def test_the_pattern_names_every_shard_and_the_index_says_what_is_in_it(pattern, entries, root):
-    assert pattern.endswith("/birds-{000000..000004}.tar") and are_shards([pattern])
+    assert pattern.endswith("/birds-{000000..000004}.tar")
     shards = read_shards([pattern], labels_required=True)
     assert [shard.pictures for shard in shards] == [5, 5, 5, 5, 3]
     assert [shard.first_picture for shard in shards] == [0, 5, 10, 15, 20]
@@ -338,8 +338,6 @@ def test_shards_are_checked_before_training(written, entries, root, tmp_path):
     assert "none of them" in refused([written.replace("000004", "000005")])
     assert "names 0 shards" in refused([written.replace("{000000", "{000009")])
     assert "names 1000000000 shards" in refused([written.replace("{000000..000004}", "{0..999999999}")])
-    with pytest.raises(InputError, match="both shards and annotation files"):
-        are_shards([written, "train.json"])
     whole = (tmp_path / "birds-000002.tar").read_bytes()
     (tmp_path / "birds-000002.tar").write_bytes(whole[:-1])
     assert "birds-000002.tar has" in refused([written])

@@ -165,6 +165,11 @@ class Config:
         return self.use_lca and not (self.is_baseline or self.use_tel)
 
     @property
+    def trains_from_shards(self) -> bool:
+        """Whether `train_file` names tar shards, not annotation files."""
+        return self.train_file[0].endswith(".tar")
+
+    @property
     def tokenizer_folder(self) -> str | None:
         """Where the vocabulary is."""
         return self.tokenizer or self.text_encoder
@@ -255,6 +260,8 @@ def _impossible(c: Config) -> list[str]:
     problems = []
     if not c.train_file or not all(c.train_file):
         problems.append("'train_file' names no file")
+    elif len({file.endswith(".tar") for file in c.train_file}) > 1:
+        problems.append("train_file names both shards and annotation files; name one kind")
     if c.use_affil_loss and c.use_triplet_loss:
         problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
     if c.is_baseline and c.use_tel:

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,14 +16,24 @@ from torch.utils.data import DataLoader
 
 from utils import output, processes
 from utils.checkpoint import read_torch_file, save
-from utils.config import Config, process_batch
+from utils.config import SchedularConfig, process_batch
 from utils.errors import InputError
 from utils.logs import Curves, Meters, append_line, progress, say, truncate_log
-from utils.prior_config import PriorConfig
 from utils.typed import write_yaml
 
-ConfigKind = TypeVar("ConfigKind", Config, PriorConfig)
-Step = Callable[[Any], tuple[Tensor, dict[str, Tensor]]]  # a batch -> the loss to minimise, and means to log
+
+class TrainConfig(Protocol):
+    """What the loop reads of a config, whatever else it holds."""
+
+    batch_size_train: int  # per process
+    precision: str
+    schedular: SchedularConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+
+
+ConfigKind = TypeVar("ConfigKind", bound=TrainConfig)
 
 
 @dataclass(frozen=True)

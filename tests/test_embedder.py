@@ -1,0 +1,116 @@
+"""`from models import load`: a trained model that embeds anybody's pictures and sentences."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.drawn.scenes import vocabulary
+from dataset.pictures import load_picture
+from models import load
+from models.released import released_state_dict
+from tests.tiny import tiny_config, tiny_model
+from utils.checkpoint import save_checkpoint
+from utils.errors import InputError
+from utils.typed import write_yaml
+
+SENTENCES = ["A lake, beside a road!", "two white planes"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder as a run leaves it, with its vocabulary beside."""
+    folder = tmp_path_factory.mktemp("run")
+    words = folder / "words"
+    words.mkdir()
+    (words / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+    sizes = {"model_type": "bert", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    sizes |= {"num_hidden_layers": 1, "max_position_embeddings": 64, "vocab_size": 512}
+    config = tiny_config(folder, tokenizer=str(words), text_config=sizes, mask_padding=True)
+    save_checkpoint(folder / "checkpoint_best.pth", released_state_dict(tiny_model(config)), config.to_dict())
+    write_yaml(config.to_dict(), folder / "config.yaml")
+    for file in ("vision_config.json", "text_config.json"):
+        (folder / file).unlink()  # the config holds the sizes
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, seed in (("a.png", 0), ("b.png", 1), ("c.png", 2)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return [folder / name for name in ("a.png", "b.png", "c.png")]
+
+
+def test_three_lines_embed_pictures_and_sentences(folder, pictures):
+    model = load(folder)
+    images, texts = model.embed_images(pictures), model.embed_texts(SENTENCES)
+    assert (images.shape, texts.shape, images.dtype, texts.dtype) == ((3, 32), (2, 32), np.float32, np.float32)
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
+
+
+def test_a_picture_may_be_a_file_an_array_or_a_pil_picture(folder, pictures):
+    model = load(folder / "checkpoint_best.pth")
+    wanted = model.embed_images(pictures)
+    np.testing.assert_allclose(model.embed_images([load_picture(str(file)) for file in pictures]), wanted, atol=1e-6)
+    np.testing.assert_allclose(model.embed_images([Image.open(file) for file in pictures]), wanted, atol=1e-6)
+    with pytest.raises(InputError, match=r"float64 \[60, 80, 3\], expected uint8"):
+        model.embed_images([np.zeros((60, 80, 3))])
+
+
+def test_embeddings_are_in_the_order_given_and_do_not_depend_on_the_company(folder, pictures):
+    model = load(folder)
+    together = model.embed_texts(["two white planes beside a long grey terminal", *SENTENCES])
+    np.testing.assert_allclose(model.embed_texts(SENTENCES), together[1:], atol=1e-6)
+    np.testing.assert_allclose(model.embed_images(pictures[::-1]), model.embed_images(pictures)[::-1], atol=1e-6)
+
+
+def test_sentences_are_cleaned_as_captions_are(folder):
+    model = load(folder)
+    np.testing.assert_array_equal(model.embed_texts(SENTENCES[:1]), model.embed_texts(["a lake beside a road"]))
+    with pytest.raises(InputError, match="no word left"):
+        model.embed_texts(["..."])
+
+
+def test_nothing_to_embed_gives_no_rows(folder):
+    model = load(folder)
+    assert model.embed_images([]).shape == model.embed_texts([]).shape == (0, 32)
+
+
+def test_loading_shows_no_progress_and_leaves_the_random_numbers_alone(folder, pictures, capsys):
+    model = load(folder)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    model.embed_images(pictures)
+    assert torch.equal(torch.rand(2), expected)
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "config.yaml").unlink(), "config.yaml cannot be read"),
+        (lambda folder: (folder / "checkpoint_best.pth").unlink(), "checkpoint_best.pth cannot be read"),
+        (lambda folder: (folder / "config.yaml").write_text("train_file: a\n"), "is missing"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_one_line(folder, tmp_path, change, said):
+    for name in ("config.yaml", "checkpoint_best.pth"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    change(tmp_path)
+    with pytest.raises(InputError, match=said) as raised:
+        load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_vocabulary_may_be_named(folder, tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+    np.testing.assert_array_equal(
+        load(folder, tokenizer=str(tmp_path)).embed_texts(SENTENCES), load(folder).embed_texts(SENTENCES)
+    )
+    with pytest.raises(InputError, match="nowhere"):
+        load(folder, tokenizer="nowhere")

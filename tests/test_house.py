@@ -1,0 +1,88 @@
+"""The structure that docs/house.md describes: which room may import which, and how much training brings along."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {"run", "Retrieval", "Prior", "Prepare", "Tables"}
+ROOMS = ("dataset", "models", "study", "utils")
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts): file
+    for file in [*ROOT.glob("*.py"), *(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]
+}
+
+
+def imported(module: str) -> set[str]:
+    """The project's modules that a module's import statements name, those inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name in MODULES}
+
+
+def importers(of: str, by: str) -> list[str]:
+    """`a imports b` for every module under `by` that imports one under `of`."""
+    return [
+        f"{module} imports {name}"
+        for module in MODULES
+        if module == by or module.startswith(f"{by}.")
+        for name in imported(module)
+        if name == of or name.startswith(f"{of}.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "of"),
+    [
+        *(("utils", room) for room in ("dataset", "models", "study")),
+        *(("dataset", room) for room in ("models", "study")),
+        ("models", "study"),
+        ("models", "utils.prior_config"),
+        ("models", "dataset.annotations"),
+        ("study", "models"),
+        ("optim", "models"),
+        ("scheduler", "models"),
+    ],
+)
+def test_streets_are_one_way(by, of):
+    assert importers(of, by) == []
+
+
+def test_nothing_imports_a_script():
+    assert [found for script in SCRIPTS for module in MODULES for found in importers(script, module)] == []
+
+
+def test_what_trains_imports_nothing_of_what_prepares_draws_or_tabulates():
+    for room in ("dataset.releases", "dataset.drawn", "study"):
+        trained = [m for m in MODULES if m.startswith("dataset.") and not m.startswith(("dataset.r", "dataset.d"))]
+        assert [found for module in (*trained, "Retrieval", "Prior") for found in importers(room, module)] == []
+
+
+def test_a_training_brings_at_most_4500_lines_of_the_project():
+    code = "import sys, Retrieval; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [Path(name) for name in done.stdout.split() if Path(name) in MODULES.values()]
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 4500
+    assert not [file for file in files if {"drawn", "releases", "study"} & set(file.parts)]
+
+
+def test_only_start_files_and_the_embedder_read_files_in_models():
+    readers = ("read_torch_file", "read_checkpoint", "load_file", "open(", "read_text", "read_json")
+    found = {
+        module
+        for module, file in MODULES.items()
+        if module.startswith("models.") and any(name in file.read_text(encoding="utf-8") for name in readers)
+    }
+    assert found == {"models.start_files", "models.embedder"}
+
+
+def test_no_file_outgrows_its_room():
+    long = {module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in MODULES.items()}
+    assert {module: lines for module, lines in long.items() if lines > 320} == {}
