@@ -11,6 +11,7 @@ from models import build_model
 from models.released import DERIVED, load_released, released_name, released_state_dict
 from optim import create_optimizer
 from scheduler import create_scheduler
+from tests.parity import weights
 from tests.tiny import without_dropout
 from utils.config import config_from_dict
 
@@ -37,14 +38,14 @@ PRIOR = {}  # its tensors, the same in every case
 class Measured:
     """A recorded case, and all that the project computes of it."""
 
-    def __init__(self, name, folder, weights):
+    def __init__(self, name, folder):
         self.recorded = json.loads((folder / f"{name}.json").read_text())
         self.recorded_embeds = np.load(folder / f"{name}.npz")
         self.config = config_of(self.recorded, folder)
         self.model = build_model(self.config).eval()
         case, tensors = self.recorded, released_state_dict(self.model)
         names = [n for n in tensors if n.rsplit(".", 1)[-1] not in DERIVED]
-        self.state = {n: filled(weights, n, tuple(tensors[n].shape)) for n in names}
+        self.state = {n: filled(n, tuple(tensors[n].shape)) for n in names}
         load_released(self.model, self.state)
         self.images = torch.from_numpy(weights.images(case["seed"], case["n"]))
         self.ids = torch.from_numpy(weights.captions(case["seed"] + 1, case["n"], case["length"]))
@@ -90,7 +91,7 @@ class Measured:
             scheduler.step()
 
 
-def filled(weights, name, shape):
+def filled(name, shape):
     """The recorded weight of that name; the prior, of one size in every case, is made once."""
     if not name.startswith("conv_encoder."):
         return torch.from_numpy(np.asarray(weights.fill(name, shape)))
@@ -107,8 +108,8 @@ def config_of(case, folder):
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, parity, released_weights):
-    return Measured(request.param, parity, released_weights)
+def case(request, parity):
+    return Measured(request.param, parity)
 
 
 def close(got, wanted):
