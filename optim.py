@@ -1,4 +1,4 @@
-"""Parameter groups and AdamW (SPEC 4)."""
+"""Parameter groups and AdamW (docs/behaviour.md, 4)."""
 
 from torch import nn
 from torch.optim import AdamW

@@ -1,4 +1,4 @@
-"""Warm-up and decay (SPEC 4)."""
+"""Warm-up and decay (docs/behaviour.md, 4)."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR

@@ -23,7 +23,9 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     vocab_size: rows of the text encoder's word embeddings, which the vocabulary must not exceed.
     """
     if not folder.is_dir():
-        raise InputError(f"tokenizer: no folder {folder}; put the text encoder's vocab.txt there (README, start files)")
+        raise InputError(
+            f"tokenizer: no folder {folder}; put the text encoder's vocab.txt there (docs/pretrained_weights.md)"
+        )
     told = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
         kind = AutoTokenizer if told else BertTokenizerFast

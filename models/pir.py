@@ -25,6 +25,7 @@ class PIR(nn.Module):
         super().__init__()
         c, dim = config, config.embed_dim
         self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
+        self.max_violation = c.max_violation
         self.center_factor, self.clamp_temp = c.center_factor, c.clamp_temp
         self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
         self.same_class_negatives = c.same_class_negatives
@@ -98,7 +99,7 @@ class PIR(nn.Module):
         v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
         with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
             if self.use_triplet_loss:
-                loss = triplet_loss(v, t, gather_grad=self.gather_grad)
+                loss = triplet_loss(v, t, hardest=self.max_violation, gather_grad=self.gather_grad)
                 return {"loss_triplet": loss, "loss": loss}
             losses = {"loss_contr": contrastive_loss(v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad)}
             losses["loss"] = losses["loss_contr"]

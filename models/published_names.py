@@ -1,4 +1,4 @@
-"""Publishers' names and shapes of encoder weights -> timm's and transformers' (SPEC 7)."""
+"""Publishers' names and shapes of encoder weights -> timm's and transformers' (docs/behaviour.md, 7)."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Start files: pre-trained weights in their publishers' formats -> our encoders (SPEC 7, second half).
+"""Start files: pre-trained weights in their publishers' formats -> our encoders (docs/behaviour.md, 7).
 
 A start is a path, `package:NAME/inside/path`, `timm:NAME` or `hf:ORG/NAME`. Whatever it is, a start either fills
 its encoder whole and says so, or is an error that leaves the encoder as it was.
@@ -88,7 +88,9 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
     if spec.startswith("hf:"):
         return _from_hub(spec, spec.removeprefix("hf:"), download)
     if not spec or not Path(spec).exists():
-        raise InputError(f"start '{spec}': no such file or folder; the README says where start files come from")
+        raise InputError(
+            f"start '{spec}': no such file or folder; docs/pretrained_weights.md says where they come from"
+        )
     return Path(spec)
 
 

@@ -306,6 +306,14 @@ def test_the_loss_to_minimise_is_what_the_config_says(tiny_config, images, ids):
         assert triplet(images, ids)["loss"] == triplet(images, ids)["loss_triplet"]
 
 
+def test_max_violation_takes_the_hardest_alone(tiny_config, images, ids):
+    losses = {"use_affil_loss": False, "use_triplet_loss": True}
+    model = tiny_model(tiny_config(is_baseline=True, max_violation=True, **losses))
+    with torch.no_grad():
+        v, t = model.encode_image(images), model.encode_text(ids)
+        torch.testing.assert_close(model(images, ids)["loss"], triplet_loss(v, t, hardest=True))
+
+
 def test_several_captions_a_picture_give_the_loss_of_repeated_pictures(model, images):
     ids, idx, label = captions(8, 12), IDX.repeat_interleave(2), LABEL.repeat_interleave(2)
     with torch.no_grad():
@@ -349,7 +357,7 @@ def test_the_configs_flaw_switches_reach_the_losses(tiny_config, images, ids, mo
         tiny_model(tiny_config(is_baseline=True, **values))(images, ids, idx=IDX, label=LABEL)
     released = {"gather_grad": "local", "center_scope": "process", "same_class_negatives": True}
     full, local = {"gather_grad": "full"}, {"gather_grad": "local"}
-    assert given == [full, switches, local, released, full]
+    assert given == [full, switches, local, released, full | {"hardest": False}]
 
 
 def test_same_class_negatives_of_the_config_change_the_affiliation_loss(tiny_config, images, ids):

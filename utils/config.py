@@ -30,7 +30,7 @@ MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (SPEC 4)."""
+    """AdamW (docs/behaviour.md, 4)."""
 
     opt: Literal["adamW"] = "adamW"
     lr: Positive = 6e-5
@@ -41,7 +41,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class SchedularConfig:
-    """Warm-up and decay (SPEC 4); the misspelling is the released key."""
+    """Warm-up and decay (docs/behaviour.md, 4); the misspelling is the released key."""
 
     sched: Literal["linear"] = "linear"
     lr: float = 6e-5  # unused, as released: the optimizer's counts
@@ -133,6 +133,7 @@ class Config:
     temp2: Positive = 0.07
     use_affil_loss: bool = True
     use_triplet_loss: bool = False
+    max_violation: bool = False  # of the triplet loss: the hardest violation of each row and column, not all
     center_factor: NotNegative = 1.0
 
     # Flaws of the released code; the defaults are the released behaviour

@@ -8,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from dataset.pictures import DEEP_MODES, leads_outside
+from dataset.pictures import DEEP_MODES
 from dataset.releases.defects import Defects, Finding
 from dataset.releases.listings import ListedPicture
 from dataset.releases.prepared import OtherSet
+from utils.files import leads_outside
 from utils.pages import page_template
 
 HTML = "report.html"
