@@ -46,6 +46,7 @@ from dataset.transforms import (  # noqa: E402
 )
 from models.encoders import PICTURE_MEAN, PICTURE_STD, normalise  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
+from utils.files import PICTURE_FORMATS  # noqa: E402
 from utils.logs import write_json  # noqa: E402
 
 SIZE, BATCH, SECONDS, FILL = 224, 64, 40, (128, 128, 128)
@@ -177,7 +178,7 @@ def ratios(milliseconds: dict[str, list[float]]) -> dict[str, float]:
 
 def plain_load(path: str) -> Image.Image:
     """The RGB picture at `path`."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=PICTURE_FORMATS) as image:
         return image.convert("RGB")
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from dataset.pictures import decode_picture, load_picture, read_file
 from utils import processes
 from utils.errors import InputError
+from utils.files import PICTURE_FORMATS
 from utils.logs import progress, say
 
 PIXELS, INDEX = "pictures.bin", "index.jsonl"
@@ -212,7 +213,7 @@ def _drop_cut_line(file: Path, lines: IO[bytes]) -> None:
 def _decoded_bytes(path: str) -> int:
     """How large a picture will be, from its file's header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             return 3 * image.width * image.height
     except Exception:
         return load_picture(path).nbytes  # tells in one line what is wrong with it

@@ -9,6 +9,7 @@ from numpy import ndarray
 from PIL import Image
 
 from utils.errors import InputError, reason
+from utils.files import PICTURE_FORMATS
 
 SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")
 DEEP_MODES = ("I", "F")  # Pillow's, of more than 8 bits a channel: it clips these to white instead of scaling
@@ -53,7 +54,7 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
         except RuntimeError:
             pass  # damaged: Pillow is the judge
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             if image.mode.startswith(DEEP_MODES):
                 raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
             return np.array(image.convert("RGB"))

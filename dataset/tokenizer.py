@@ -29,8 +29,14 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     told = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
         kind = AutoTokenizer if told else BertTokenizerFast
-        tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+        # False, not absent: without it transformers asks on the terminal whether to run code that the folder brings.
+        tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged file, or a class that there is not, raises nearly anything in there
+        if "custom code" in str(error):
+            raise InputError(
+                f"tokenizer in {folder} brings code of its own ('auto_map' in its files), which is never run; give a "
+                "folder whose tokenizer is of a class of transformers"
+            ) from None
         raise InputError(f"tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
     if len(tokenizer) > vocab_size:
         raise InputError(f"tokenizer in {folder} has {len(tokenizer)} words, the text encoder {vocab_size}")

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.files import write_whole
+from utils.files import PICTURE_FORMATS, write_whole
 from utils.metrics import image_ranks, text_ranks
 
 PAPER, INK, FAINT, RULE, GREEN = "#ffffff", "#1a1a1a", "#6b6b6b", "#d5d5d5", "#0a7d32"
@@ -99,7 +99,7 @@ def _picture(path: str | Path, *, side: int = SIDE, right: bool = False) -> Imag
     box = Image.new("RGB", (side, side), GREEN if right else PAPER)
     inside = side - 2 * FRAME
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=PICTURE_FORMATS) as opened:
             fitted = ImageOps.contain(opened.convert("RGB"), (inside, inside), Image.Resampling.BICUBIC)
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot draw the picture {path}: {type(error).__name__}: {error}") from None

@@ -9,6 +9,9 @@ from typing import Any
 
 from utils.errors import InputError
 
+# What Pillow may take a picture's file for. It knows formats that start other programs (PostScript) or hold no picture.
+PICTURE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF")
+
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write `content` beside `file` and rename: a crash leaves the old file or the new one.
