@@ -216,7 +216,7 @@ def _decoded_bytes(path: str) -> int:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             return 3 * image.width * image.height
     except Exception:
-        return load_picture(path).nbytes  # tells in one line what is wrong with it
+        return load_picture(path).nbytes  # says in one line what is wrong with it
 
 
 def _size(count: int) -> str:

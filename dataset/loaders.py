@@ -126,7 +126,7 @@ class PictureLoader(DataLoader):
             return
         except InputError as error:
             # torch's frames and the error hold each other, and in a garbage cycle the queues may be closed
-            # before the workers were told to end, which then takes seconds each.
+            # before the workers were asked to end, which then takes seconds each.
             error.__traceback__ = None
             line = str(error).splitlines()[-1].rpartition("InputError: ")[2]
         raise InputError(line)

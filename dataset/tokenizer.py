@@ -26,9 +26,9 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
         raise InputError(
             f"tokenizer: no folder {folder}; put the text encoder's vocab.txt there (docs/pretrained_weights.md)"
         )
-    told = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
+    says_which = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
-        kind = AutoTokenizer if told else BertTokenizerFast
+        kind = AutoTokenizer if says_which else BertTokenizerFast
         # False, not absent: without it transformers asks on the terminal whether to run code that the folder brings.
         tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file, or a class that there is not, raises nearly anything in there

@@ -1,4 +1,4 @@
-"""Command lines: mistakes told in one line, and the arguments that every training has. No torch here."""
+"""Command lines: mistakes reported in one line, and the arguments that every training has. No torch here."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from utils.errors import InputError
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage before it."""
+    """Reports a mistake in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} ({self.prog} --help lists the arguments)")

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 class InputError(Exception):
-    """A mistake in what came from outside (config, data, weights, command line), told in one line."""
+    """A mistake in what came from outside (config, data, weights, command line), reported in one line."""
 
 
 def listed(problems: list[str], shown: int = 5) -> str:
@@ -37,5 +37,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # who reads our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush tells it again
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter's last flush reports it again
         sys.exit(141)

@@ -215,7 +215,7 @@ def kill_marked(mark: str) -> None:
     """Kill every process with `mark` (NAME=value) in its environment; finds none where there is no /proc.
 
     torch.distributed gives each of its processes a session of its own, so no process group holds them all, and
-    loses those it is starting at the moment it is told to end.
+    loses those it is starting at the moment it is asked to end.
     """
     for _ in range(20):  # again, for a process started meanwhile; not for ever, for one the kernel holds
         marked = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if mark in environment_of(folder)]
@@ -228,7 +228,7 @@ def kill_marked(mark: str) -> None:
 
 
 def environment_of(folder: Path) -> list[str]:
-    """What /proc tells of a process's environment: nothing if it is another user's or has ended."""
+    """A process's environment as /proc shows it: nothing if it is another user's or has ended."""
     try:
         return (folder / "environ").read_bytes().decode(errors="replace").split("\0")
     except OSError:

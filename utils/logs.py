@@ -21,7 +21,7 @@ _BAR_SECONDS = 0.2  # between two looks at the figures, which may wait for the G
 
 
 class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in `for x in progress(...)`
-    """Iterate over `iterable` and tell how far it is, on stderr and from rank 0 alone.
+    """Iterate over `iterable` and show how far it is, on stderr and from rank 0 alone.
 
     A terminal gets tqdm's bar; anything else a plain line every `every_seconds` and one at the end, with
     done/total, the elapsed and the estimated remaining time.
@@ -32,7 +32,7 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
         self._figures: dict[str, float | Tensor] = {}
 
     def show(self, **figures: float | Tensor) -> None:
-        """Set the running figures to tell along; a tensor is read only when it is told, so no step waits for it."""
+        """Set the running figures to show along; a tensor is read only when it is shown, so no step waits for it."""
         self._figures = {name: x.detach() if isinstance(x, Tensor) else x for name, x in figures.items()}
 
     def __iter__(self) -> Iterator[T]:
@@ -41,14 +41,14 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
             return
         terminal = sys.stderr.isatty()
         every = _BAR_SECONDS if terminal else self.every_seconds
-        started = told = monotonic()
+        started = shown = monotonic()
         with tqdm(total=self.total, desc=self.label, mininterval=0, miniters=1, disable=not terminal) as bar:
             for done, item in enumerate(self.iterable, 1):
                 yield item
                 now = monotonic()
-                if now - told < every and done != self.total:
+                if now - shown < every and done != self.total:
                     continue
-                told = now
+                shown = now
                 figures = ", ".join(f"{name} {float(x):.4g}" for name, x in self._figures.items())
                 if terminal:
                     bar.set_postfix_str(figures, refresh=False)

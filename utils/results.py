@@ -75,7 +75,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def train_seconds(log: Path) -> float:
-    """The seconds of training that a `log.txt` tells of, those before an interruption with the rest."""
+    """The seconds of training in a `log.txt`, those before an interruption with the rest."""
     lines = log.read_text(encoding="utf-8").splitlines()
     return round(sum(json.loads(line)["train_seconds"] for line in lines), 2)
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 
 class PlainList(list):
-    """A list without the comments and lines that its state tells of."""
+    """A list without the comments and lines in its state."""
 
     def __setstate__(self, state: object) -> None: ...
 
