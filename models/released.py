@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from utils.checkpoint import misfits
 from utils.errors import InputError
 
 DERIVED = ("relative_position_index", "attn_mask")  # of Swin; in a released file, but computed
@@ -56,22 +57,20 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
 
     Every parameter and buffer must be there with its shape. Derived buffers are left aside, and so are the
     temperatures of losses that only the file's model or only this one uses. Raises InputError naming the first
-    missing, unexpected and misshapen tensors, before anything is changed.
+    missing and unexpected tensors and those of another shape or kind, before anything is changed.
     """
     ours = {released_name(name): tensor for name, tensor in model.state_dict().items()}
     given = {n: t for n, t in state.items() if n.rsplit(".", 1)[-1] not in DERIVED}
     missing = [n for n in ours if n not in given and n not in TEMPERATURES]
     unexpected = [n for n in given if n not in ours and n not in TEMPERATURES]
-    misshapen = [n for n in ours if n in given and ours[n].shape != given[n].shape]
     problems = [
         f"{len(names)} {kind}, first '{names[0]}'"
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
-    if misshapen:
-        first = misshapen[0]
-        shapes = f"{list(given[first].shape)} for {list(ours[first].shape)}"
-        problems.append(f"{len(misshapen)} of another shape, first '{first}' {shapes}")
+    for kind, tensors in misfits(given, ours).items():
+        name, detail = tensors[0]
+        problems.append(f"{len(tensors)} {kind}, first '{name}'{detail}")
     if problems:
         raise InputError(f"the weights do not fit the config's model: {'; '.join(problems)}")
     with torch.no_grad():

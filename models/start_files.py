@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from models.published_names import to_timm, to_transformers
-from utils.checkpoint import read_torch_file, state_dict_in
+from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
 
 State = dict[str, Tensor]
@@ -182,17 +182,14 @@ def _load(
     needed = [name for name in own if counted or not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in given]
     unexpected = [name for name in given if name not in own]
-    misfits = [
-        f"{name} {list(given[name].shape)} for {list(own[name].shape)}"
-        for name in needed
-        if name in given and not _fits(given[name], own[name])
-    ]
+    unfit = misfits(given, own)
     problems = [
         f"{len(names)} {kind}, first {names[0]}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misfits))
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
-    matched = len(needed) - len(missing) - len(misfits)
+    problems += [f"{len(tensors)} {kind}, first {''.join(tensors[0])}" for kind, tensors in unfit.items()]
+    matched = len(needed) - len(missing) - sum(map(len, unfit.values()))
     if problems:
         raise InputError(
             f"{encoder}: {shown} does not fit, {matched} of {len(needed)} tensors match "
@@ -200,8 +197,3 @@ def _load(
         )
     module.load_state_dict(own | given)
     return StartReport(encoder, shown, matched, len(needed), dropped)
-
-
-def _fits(value: Tensor, own: Tensor) -> bool:
-    """Whether copying loses nothing but precision."""
-    return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()

@@ -347,7 +347,7 @@ def without(state, name):
         (lambda s: without(s, "norm.bias"), "29 of 30 tensors match (1 missing, first norm.bias)"),
         (lambda s: s | {"dist_token": torch.zeros(1)}, "30 of 30 tensors match (1 unexpected, first dist_token)"),
         (lambda s: s | {"norm.bias": torch.zeros(3)}, "1 of another shape, first norm.bias [3] for [16]"),
-        (lambda s: s | {"norm.bias": torch.zeros(16).long()}, "1 of another shape"),
+        (lambda s: s | {"norm.bias": torch.zeros(16).long()}, "1 of another kind, first norm.bias int64 for float32"),
         (
             lambda s: {f"encoder.{n}": t for n, t in s.items()},
             "0 of 30 tensors match (30 missing, first cls_token; 30 unexpected, first encoder.cls_token)",

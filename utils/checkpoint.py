@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.files import check_regular
 from utils.stand_ins import stand_ins
 
 # For a file with other objects, on a machine where it is trusted: `python -c CONVERSION OLD NEW`.
@@ -23,9 +25,9 @@ CONVERSION = (
 
 def save(file: Path, content: Mapping[str, Any]) -> None:
     """Write `content` with torch.save, whole or not at all."""
-    beside = file.with_name(file.name + ".partial")
-    torch.save(dict(content), beside)
-    os.replace(beside, file)
+    temporary = file.with_name(file.name + ".partial")
+    torch.save(dict(content), temporary)
+    os.replace(temporary, file)
 
 
 def save_checkpoint(file: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -45,9 +47,13 @@ def read_torch_file(file: str | Path) -> Any:
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
     try:
+        check_regular(Path(file))
+        _check_uncompressed(file)
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins()):
             warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
             return torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader
@@ -58,6 +64,14 @@ def read_torch_file(file: str | Path) -> Any:
                 f"({refused[1]}); on a machine where you trust the file, save its tensors alone: {convert}"
             ) from None
         raise InputError(f"{file} is damaged or no weight file ({type(error).__name__}); get it again") from None
+
+
+def _check_uncompressed(file: str | Path) -> None:
+    """Raise InputError for compressed weights: torch never compresses, and a few megabytes may hold gigabytes."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as members:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members.infolist()):
+                raise InputError(f"weights {file} are compressed, which torch.save never does; get them as published")
 
 
 def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:
@@ -77,6 +91,27 @@ def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in content):
         return {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)
+
+
+def misfits(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, list[tuple[str, str]]]:
+    """Which of a file's tensors cannot be copied into a model's of the same names: by what is wrong, (name, detail).
+
+    A copy may lose precision alone: whole, complex or quantised numbers for floating ones, and numbers that are not
+    finite, would be taken without a word.
+    """
+    found: dict[str, list[tuple[str, str]]] = {"of another shape": [], "of another kind": [], "not finite": []}
+    for name, tensor in own.items():
+        value = given.get(name)
+        if value is None:
+            continue
+        if value.shape != tensor.shape:
+            found["of another shape"].append((name, f" {list(value.shape)} for {list(tensor.shape)}"))
+        elif value.is_complex() or value.is_floating_point() != tensor.is_floating_point():
+            kinds = (str(x.dtype).removeprefix("torch.") for x in (value, tensor))
+            found["of another kind"].append((name, " {} for {}".format(*kinds)))
+        elif not value.isfinite().all():
+            found["not finite"].append((name, ""))
+    return {kind: tensors for kind, tensors in found.items() if tensors}
 
 
 def _is_dense(value: object) -> bool:

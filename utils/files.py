@@ -18,10 +18,10 @@ def write_whole(file: Path, content: bytes) -> None:
 
     Raises InputError where it cannot be written: a full disk, a folder of that name.
     """
-    beside = file.with_name(file.name + ".partial")
+    temporary = file.with_name(file.name + ".partial")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, file)
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror})") from None
 
