@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
+from study.published import fill_published
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
 from utils.launch import choices, nearest
-from utils.typed import read_fields, read_yaml
+from utils.typed import read_based_yaml, read_fields
 
 FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -57,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Study:
-    """A study file (`configs/studies/NAME.yaml`)."""
+    """A study file (`configs/studies/NAME.yaml`), what it names in `study/published.yaml` filled in."""
 
     title: str
     config: str
@@ -97,14 +98,22 @@ def read_study(file: Path, tasks: Sequence[str]) -> Study:
     the wrong kind, and names that are not a row's.
     """
     problems: list[str] = []
-    values = read_yaml(file)
-    read = read_fields(Study, values, "", problems)
+    read = read_fields(Study, study_values(file), "", problems)
     if not problems:
         study = Study(**read)
         problems += _impossible(study, tasks)
     if problems:
         raise InputError(f"study {file}: {listed(problems)}")
     return study
+
+
+def study_values(file: Path) -> dict[str, Any]:
+    """The plain values of a study file over those of its `base`, published figures in the place of their names."""
+    values = read_based_yaml(file)
+    try:
+        return fill_published(values)
+    except InputError as error:
+        raise InputError(f"study {file}: {error}") from None
 
 
 def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
