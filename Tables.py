@@ -49,9 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     if not args.collect:
         states = states_of(runs)
-        before = read_finished(
-            study, planned, args.output_dir
-        )  # what is damaged is an error before hours of runs
+        before = read_finished(study, planned, args.output_dir)  # what is damaged is an error before hours of runs
         check_test_files(row for name, row in planned.items() if name in names or before[name])
         todo = [run for run, state in zip(runs, states, strict=True) if state != State.DONE]
         print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
@@ -73,19 +71,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", type=named_path, help="study file, configs/studies/NAME.yaml")
-    what.add_argument(
-        "--released", type=named_path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead"
-    )
+    released = "evaluate every checkpoint folder in it instead"
+    what.add_argument("--released", type=named_path, metavar="FOLDER", help=released)
     add = parser.add_argument
     add("--output_dir", type=named_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
     add("--dist", help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
-    add(
-        "--seeds",
-        type=_seeds,
-        metavar="1,2,3",
-        help="seeds to run with (default: the study's; the tables show all there are)",
-    )
+    add("--seeds", type=_seeds, metavar="1,2,3", help="run with these (default: the study's; the tables show all)")
     add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")
     add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value of every row")
     add("--collect", action="store_true", help="run nothing: tables and figures of what is finished")
@@ -107,7 +99,7 @@ def places_of(args: argparse.Namespace) -> list[Place]:
     if args.parallel is not None:
         return places_for(args.parallel, check_cards=look)
     if args.dist and args.dist != "auto":
-        processes_for(args.dist, check_cards=look)  # tells an unknown preset before the first run does
+        processes_for(args.dist, check_cards=look)  # an unknown preset is an error before the first run
     return [Place(args.dist or "auto")]
 
 

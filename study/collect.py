@@ -42,7 +42,7 @@ def collect(
     rows, curve, scenes = (output_dir / name for name in ("r_mean.png", "curve.png", "tsne.png"))
     drawn = {
         rows: draw_rows(rows, summaries, study.title),
-        curve: bool(study.curve) and draw_curve(curve, study.curve, summaries, f"{study.title}: {study.curve.key}"),
+        curve: draw_curve(curve, study.curve, summaries, study.title),
         scenes: draw_map(scenes, mapped, f"{study.title}: t-SNE of test embeddings"),
     }
     for picture, is_drawn in drawn.items():

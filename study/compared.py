@@ -10,6 +10,11 @@ from utils.errors import InputError
 UNMEASURED = "num_workers"  # decides nothing of what is trained or measured
 
 
+def released_values() -> dict[str, Any]:
+    """By dotted key, a config's defaults, which are the released values."""
+    return _flat(Config(train_file=(), val_file="", test_file="", image_root="").to_dict())
+
+
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """By dotted key, in order, what two configs' plain values have where they are not the same."""
     first, second = _flat(before), _flat(now)

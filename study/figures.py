@@ -21,9 +21,9 @@ from utils.plots import png_figure
 
 # Okabe and Ito's colours, which the colour-blind see as different too; more than these nobody keeps apart.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
-BLUE, VERMILION, *_, SKY, _, _ = PALETTE
+BLUE, VERMILION, SKY = PALETTE[0], PALETTE[1], PALETTE[5]
 GRID, GREY, DARK = "#dddddd", "#c8c8c8", "#666666"
-HOLLOW = {"markerfacecolor": "none", "markeredgecolor": VERMILION, "mew": 1.6, "markersize": 7}
+HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": VERMILION, "mew": 1.6, "markersize": 7}
 DPI = 150
 MEAN_RECALL = "mean of the six recalls, percent"
 MEASURED, INTERVAL = "measured, mean over seeds", f"{PERCENT} % interval over test pictures"
@@ -54,8 +54,8 @@ def draw_rows(file: Path, summaries: Sequence[Summary], title: str) -> bool:
                 axes.plot(s.interval, (y, y), color=BLUE, linewidth=2.5, solid_capstyle="butt", label=INTERVAL)
             if len(s.runs) > 1:
                 seeds = [run.figures.r_mean for run in s.runs]
-                style = {"color": SKY, "markersize": 8, "mew": 1.8}
-                axes.plot(seeds, [y + 0.22] * len(seeds), "|", label="measured, each seed", **style)
+                at = [y + 0.22] * len(seeds)
+                axes.plot(seeds, at, "|", color=SKY, markersize=8, mew=1.8, label="measured, each seed")
             if "r_mean" in s.published:
                 marker, label = ("D", PUBLISHED) if s.comparable else ("d", ELSEWHERE)
                 axes.plot(s.published["r_mean"], y, marker, label=label, linestyle="none", **HOLLOW)
@@ -68,8 +68,10 @@ def draw_rows(file: Path, summaries: Sequence[Summary], title: str) -> bool:
     return True
 
 
-def draw_curve(file: Path, curve: Curve, summaries: Sequence[Summary], title: str) -> bool:
+def draw_curve(file: Path, curve: Curve | None, summaries: Sequence[Summary], title: str) -> bool:
     """r_mean over the key's values, evenly spaced in their order; False (no file) with nothing to draw."""
+    if curve is None:
+        return False
     rows, values = {s.name: s for s in summaries}, sorted(set(curve.values.values()))
     points = sorted(((values.index(value), rows[row]) for row, value in curve.values.items()), key=lambda p: p[0])
     measured = [(x, s, s.means["r_mean"]) for x, s in points if s.means]
@@ -94,7 +96,7 @@ def draw_curve(file: Path, curve: Curve, summaries: Sequence[Summary], title: st
         axes.set(xlabel=curve.key, ylabel=MEAN_RECALL)
         axes.margins(x=0.08, y=0.12)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
-        _finish(figure, axes, title)
+        _finish(figure, axes, f"{title}: {curve.key}")
     return True
 
 
@@ -153,7 +155,8 @@ def _draw_embedded(axes: Axes, embedded: Embedded, inks: Mapping[str, str]) -> N
     behind = colours == GREY
     for half, marker in zip(np.split(places, 2), "o^", strict=True):
         for chosen, z in ((behind, 1), (~behind, 2)):
-            axes.scatter(*half[chosen].T, c=colours[chosen], marker=marker, s=16, linewidths=0, alpha=0.85, zorder=z)
+            x, y = half[chosen].T
+            axes.scatter(x, y, c=colours[chosen], marker=marker, s=16, linewidths=0, alpha=0.85, zorder=z)
 
 
 def _draw_epochs(axes: Axes, curves: Mapping[str, Mapping[int, float]], what: str, *, mark_best: bool) -> None:

@@ -42,6 +42,7 @@ class Table:
 
     header: tuple[str, ...]
     lines: tuple[Line, ...]
+    names: int = 1  # columns at the left that are names, set to the left; numbers are set to the right
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Page:
 
     title: str
     tables: Sequence[Table]
-    values: Sequence[Mapping[str, object]]  # the CSV's lines, unrounded, each with the same keys
+    values: Sequence[Mapping[str, object]]  # the CSV's lines, unrounded; the first has every key
     notes: Sequence[str]
     commands: Sequence[str]
     pictures: Sequence[Path] = ()  # PNG files in the page's folder
@@ -89,7 +90,8 @@ def _md_typed(lines: Sequence[str]) -> str:
 
 
 def _md_table(table: Table) -> str:
-    rows = [list(map(_md, table.header)), ["---"] * len(table.header)]
+    numbers = len(table.header) - table.names
+    rows = [list(map(_md, table.header)), ["---"] * table.names + ["---:"] * numbers]
     rows += [[f"*{_md(c)}*" if c and line.italic else _md(c) for c in line.cells] for line in table.lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -111,12 +113,9 @@ def _tex_table(table: Table, caption: str) -> str:
         return ("{}" if text[:1] in ("[", "*") else "") + text + r" \\"  # or the row before takes it for an option
 
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", r"\resizebox{\linewidth}{!}{%"]
-    lines += [
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-        r"\toprule",
-        row(list(map(_tex, table.header))),
-    ]
-    lines.append(r"\midrule")
+    columns = "l" * table.names + "r" * (len(table.header) - table.names)
+    header = row([_tex(name) for name in table.header])
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule"]
     for line in table.lines:
         lines.append(row([rf"\textit{{{_tex(c)}}}" if c and line.italic else _tex(c) for c in line.cells]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])

@@ -1,11 +1,12 @@
 """A study file -> typed, checked rows, each with the config it trains under. Nothing of the data is opened."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from study.compared import released_values
 from study.published import fill_published
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
@@ -15,7 +16,7 @@ from utils.typed import read_based_yaml, read_fields
 FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MOST_SEED = 2**32 - 1  # an epoch's number is added to it, and torch takes 64 bits
-RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files beside the rows' folders
+RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files in the folder of the rows' folders
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,6 @@ class Study:
         """How tables and figures name a row."""
         return self.rows[row].title or row
 
-    def config_file(self, row: str) -> str:
-        """The row's own config file, or the study's."""
-        return self.rows[row].config or self.config
-
 
 @dataclass(frozen=True)
 class PlannedRow:
@@ -120,13 +117,11 @@ def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
     """Each row with its config; `overrides` come last. Raises InputError naming the rows whose config is wrong."""
     planned, problems = {}, []
     for name, row in study.rows.items():
-        together = (*study.overrides, *row.overrides, *overrides)
+        file, together = row.config or study.config, (*study.overrides, *row.overrides, *overrides)
         try:
-            config = config_from_file(study.config_file(name), list(together))
+            planned[name] = PlannedRow(name, file, together, config_from_file(file, list(together)))
         except InputError as error:
             problems.append(f"row {name}: {error}")
-            continue
-        planned[name] = PlannedRow(name, study.config_file(name), together, config)
     if problems:
         raise InputError(listed(problems))
     return planned
@@ -144,14 +139,6 @@ def check_rows(study: Study, names: Sequence[str]) -> None:
 def possible_seeds(seeds: Sequence[int]) -> bool:
     """Whether a study can run with these: different numbers, and at least one."""
     return bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) <= MOST_SEED
-
-
-def _keys_of(kind: type, prefix: str = "") -> Iterator[str]:
-    """The names of a dataclass's fields, dotted for those inside another."""
-    for name, hint in get_type_hints(kind).items():
-        yield prefix + name
-        if is_dataclass(hint):
-            yield from _keys_of(hint, f"{prefix}{name}.")
 
 
 def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
@@ -172,7 +159,7 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
         titles[study.title_of(name)] = name
         if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
             problems.append(f"row {name!r} names a folder: letters, digits, '.', '_', '-', and no file of the table")
-        if other := folders.get(name.casefold()):  # one folder where a disk does not tell the cases apart
+        if other := folders.get(name.casefold()):  # one folder where a disk takes capitals for small letters
             problems.append(f"rows {other} and {name} have the same name but for capitals")
         folders[name.casefold()] = name
         figures = row.published.figures if row.published else {}
@@ -185,7 +172,7 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
             for figure, value in figures.items()
             if not 0 <= value <= 100
         ]
-    keys = list(_keys_of(Config))
+    keys = list(released_values())
     if study.curve and study.curve.key not in keys:
         problems.append(f"'curve.key' is no config key {study.curve.key!r}{nearest(study.curve.key, keys)}")
     named = [("compare_to", study.compare_to)] if study.compare_to is not None else []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from study.compared import differing
+from study.compared import differing, released_values
 from utils.config import Config
 from utils.errors import InputError
 from utils.launch import choices
@@ -76,19 +76,18 @@ def fill_published(study: dict[str, Any]) -> dict[str, Any]:
     referring = {name: row for name, row in rows.items() if isinstance(row, dict) and type(row.get("published")) is str}
     if "published" not in study and not referring:
         return study
-    table, dataset = read_published(), study.get("published")
+    table, dataset = read_published(), str(study.get("published"))
     if dataset not in table.test_pictures:
-        raise InputError(f"'published' is {dataset!r}: {choices(str(dataset), tuple(table.test_pictures))}")
-    filled = {}
+        raise InputError(f"'published' is {dataset}: {choices(dataset, tuple(table.test_pictures))}")
+    filled = dict(rows)
     for name, row in referring.items():
-        method = table.named.get(row["published"])
-        if method is None:
-            given = row["published"]
-            raise InputError(f"'rows.{name}.published' is {given!r}: {choices(given, tuple(table.named))}")
-        figures = {"published": method.figures[dataset], "source": table.source}
-        filled[name] = {"title": method.title, **row, **figures}
-    given = {key: value for key, value in study.items() if key != "published"}
-    return {"published_pictures": table.test_pictures[dataset], **given, "rows": {**rows, **filled}}
+        if row["published"] not in table.named:
+            known = choices(row["published"], tuple(table.named))
+            raise InputError(f"'rows.{name}.published' is {row['published']}: {known}")
+        method = table.named[row["published"]]
+        filled[name] = {"title": method.title, **row, "published": method.figures[dataset], "source": table.source}
+    rest = {key: value for key, value in study.items() if key != "published"}
+    return {"published_pictures": table.test_pictures[dataset], **rest, "rows": filled}
 
 
 def match(config: Config, test_file: str, pictures: int | None) -> Match:
@@ -129,11 +128,10 @@ def _method(config: Config, table: PublishedTable) -> tuple[Method | None, str]:
 def _unlike_released(values: Mapping[str, Any], said: set[str]) -> list[str]:
     """`key value` of what is neither said by the method nor as in a released config, whose values are the defaults."""
     free = _FREE | said | (set() if values["use_swin"] else {"vision_config"})
-    released = Config(train_file=(), val_file="", test_file="", image_root="").to_dict()
-    others = {key: pair for key, pair in differing(released, values).items() if key.partition(".")[0] not in free}
-    # Files are the same by their names, in whatever folder.
-    return [f"{key} {value}" for key, (theirs, value) in others.items() if not _same_file(theirs, value)]
-
-
-def _same_file(first: Any, second: Any) -> bool:
-    return isinstance(first, str) and isinstance(second, str) and PurePath(first).name == PurePath(second).name
+    others = differing(released_values(), values)
+    said_otherwise = []
+    for key, (released, value) in others.items():
+        same_file = isinstance(value, str) and PurePath(value).name == PurePath(str(released)).name  # in any folder
+        if not same_file and key.partition(".")[0] not in free:
+            said_otherwise.append(f"{key} {value}")
+    return said_otherwise

@@ -177,7 +177,7 @@ def _page(
     curves = output_dir / "curves.png"
     if logs:
         draw_logs(curves, logs)
-    table = Table(("checkpoint", "data set", "method", "", *HEADINGS), tuple(lines))
+    table = Table(("checkpoint", "data set", "method", "", *HEADINGS), tuple(lines), names=4)
     notes += [*incomplete, *notes_of_logs]
     return Page("Released checkpoints", [table], values, notes, commands, [curves] if logs else [])
 

@@ -44,7 +44,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class RunFigures(Figures):
-    """What a table of trained rows needs besides."""
+    """What a table of trained rows needs too."""
 
     test_file: str
     captions: int

@@ -51,34 +51,33 @@ def cells(
 
 
 def values_of(summaries: Sequence[Summary]) -> list[dict[str, object]]:
-    """A mapping of the same keys for each row and kind, unrounded; what is missing is empty."""
-    columns = ["row", "title", "kind", "seeds", "missing_seeds", *FIGURES, *(f"{name}_sd" for name in FIGURES)]
-    columns += ["r_mean_low", "r_mean_high", "paired_difference", "paired_low", "paired_high", "paired_seeds"]
-    columns += ["train_seconds", "peak_memory_bytes", "parameters_total", "parameters_trained", "source"]
+    """A line for each row and kind, unrounded, the first with every key; what is missing is None or has no key."""
     lines: list[dict[str, object]] = []
     for s in summaries:
-        named = {**dict.fromkeys(columns, ""), "row": s.name, "title": s.title}
-        lines.append(named | {"kind": MEASURED} | _measured_values(s))
+        named = {"row": s.name, "title": s.title}
+        lines.append(named | {"kind": MEASURED, **_measured_values(s), "source": None})
         if s.published:
-            lines.append(named | {"kind": PUBLISHED, "source": s.source, **s.published})
+            lines.append(named | {"kind": PUBLISHED, **s.published, "source": s.source})
         if s.differences:
             lines.append(named | {"kind": DIFFERENCE.replace("−", "-"), **s.differences})
     return lines
 
 
 def _measured_values(s: Summary) -> dict[str, object]:
-    values: dict[str, object] = {"seeds": " ".join(str(run.seed) for run in s.runs)}
-    values |= {"missing_seeds": " ".join(map(str, s.missing)), "train_seconds": s.seconds}
-    values |= {"peak_memory_bytes": s.peak_memory, **(s.means or {})}
-    values |= {f"{name}_sd": value for name, value in (s.spreads or {}).items()}
-    if s.interval:
-        values |= {"r_mean_low": s.interval[0], "r_mean_high": s.interval[1]}
-    if s.paired:
-        values |= {f"paired_{name}": getattr(s.paired, name) for name in ("difference", "low", "high")}
-        values["paired_seeds"] = " ".join(map(str, s.paired.seeds))
-    if s.parameters:
-        values |= {"parameters_total": s.parameters.total, "parameters_trained": s.parameters.trained}
-    return values
+    paired, parameters = s.paired, s.parameters
+    return {
+        "seeds": " ".join(str(run.seed) for run in s.runs),
+        "missing_seeds": " ".join(map(str, s.missing)),
+        **{name: (s.means or {}).get(name) for name in FIGURES},
+        **{f"{name}_sd": (s.spreads or {}).get(name) for name in FIGURES},
+        **dict(zip(("r_mean_low", "r_mean_high"), s.interval or (None, None), strict=True)),
+        **{f"paired_{name}": getattr(paired, name, None) for name in ("difference", "low", "high")},
+        "paired_seeds": " ".join(map(str, paired.seeds)) if paired else None,
+        "train_seconds": s.seconds,
+        "peak_memory_bytes": s.peak_memory,
+        "parameters_total": parameters.total if parameters else None,
+        "parameters_trained": parameters.trained if parameters else None,
+    }
 
 
 def _number(value: float | None, form: str = ".2f") -> str:

@@ -140,6 +140,13 @@ def test_published_numbers_are_those_of_table_1_and_of_nothing_else():
         assert published == [list(zip(FIGURES, row, strict=True)) for row in numbers]
 
 
+def test_the_published_means_stand_in_no_config():
+    means = {f"{figures['r_mean']:.2f}" for method in read_published().methods for figures in method.figures.values()}
+    assert len(means) == 10
+    for file in [*ROOT.glob("configs/*.yaml"), *STUDIES]:
+        assert not means & set(re.findall(r"\d+\.\d+", file.read_text(encoding="utf-8"))), file
+
+
 @EACH
 def test_rows_of_the_dual_encoder_and_of_tel_are_trained_without_labels(file):
     plain = [config for config in configs_of(file).values() if config.is_baseline or config.use_tel]
