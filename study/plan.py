@@ -151,17 +151,15 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
         problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers from 0 to {MOST_SEED}")
     if study.published_pictures is not None and study.published_pictures < 1:
         problems.append(f"'published_pictures' is {study.published_pictures}, expected a test set's number")
-    folders: dict[str, str] = {}
-    titles: dict[str, str] = {}
+    # Capitals and small letters are one folder on some disks.
+    for what, of_row in (("title", study.title_of), ("name but for capitals", str.casefold)):
+        first: dict[str, str] = {}
+        for name in study.rows:
+            if (other := first.setdefault(of_row(name), name)) != name:
+                problems.append(f"rows {other} and {name} have the same {what}")
     for name, row in study.rows.items():
-        if other := titles.get(study.title_of(name)):
-            problems.append(f"rows {other} and {name} have the same title")
-        titles[study.title_of(name)] = name
         if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
             problems.append(f"row {name!r} names a folder: letters, digits, '.', '_', '-', and no file of the table")
-        if other := folders.get(name.casefold()):  # one folder where a disk takes capitals for small letters
-            problems.append(f"rows {other} and {name} have the same name but for capitals")
-        folders[name.casefold()] = name
         figures = row.published.figures if row.published else {}
         if figures and not row.source:
             problems.append(f"row {name} has published figures but no 'source'")

@@ -27,7 +27,7 @@ def figures_table(study: Study, summaries: Sequence[Summary]) -> Table:
             lines.append(
                 Line((s.title, DIFFERENCE, "", *map(_minus, cells(s.differences, "+.2f")), *blank), italic=True)
             )
-    return Table(header, tuple(lines))
+    return Table(header, tuple(lines), names=2)
 
 
 def costs_table(summaries: Sequence[Summary]) -> Table:
