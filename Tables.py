@@ -5,14 +5,15 @@ then writes table.md, .tex, .csv and .html and the figures to DIR. The same comm
 """
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
-from study.collect import Found, collect, read_finished, shown_command
+from study.collect import collect, read_finished
 from study.places import Place, places_for
 from study.plan import MOST_SEED, PlannedRow, Study, check_rows, plan_rows, possible_seeds, read_study
 from study.queue import run_queue
-from study.results import finished_seeds
-from study.runs import Run, State, runs_of, states_of
+from study.results import Finished, finished_seeds
+from study.runs import State, override_arguments, runs_of, states_of
 from study.test_sets import check_test_files
 from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError, run_cli
@@ -26,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.released:
         from study.released import evaluate_released
 
-        dist = args.dist or "auto"
-        return evaluate_released(args.released, args.output_dir, dist, args.override, args.dry_run)
+        return evaluate_released(args.released, args.output_dir, args.dist or "auto", args.override, args.dry_run)
 
     study = read_study(args.study, [task for task in TASKS if not trains_prior(task)])
     names = args.rows or list(study.rows)
@@ -49,19 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     if not args.collect:
         states = states_of(runs)
-        before = read_finished(study, planned, args.output_dir)  # what is damaged is told before hours of runs, too
-        check_test_files(row for name, row in planned.items() if name in names or before.runs[name])
-        code = run_all(runs, states, places)
+        before = read_finished(study, planned, args.output_dir)  # what is damaged is an error before hours of runs
+        check_test_files(row for name, row in planned.items() if name in names or before[name])
+        todo = [run for run, state in zip(runs, states, strict=True) if state != State.DONE]
+        print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
+        code = run_queue(todo, places)
     if code < 128:
         finished = read_finished(study, planned, args.output_dir)
-        if args.collect and not any(finished.runs.values()):
+        if args.collect and not any(finished.values()):
             raise InputError(f"--collect: {args.output_dir} holds no finished run of {args.study}")
-        there = {run.seed for of_row in finished.runs.values() for run in of_row}
-        shown = sorted({*seeds, *there})  # the tables hold all there are
-        commands = commands_of(args, study, planned, shown, finished)
-        summaries = collect(study, finished, seeds, args.output_dir, commands)
-        rows_there = sum(bool(summary.runs) for summary in summaries)
-        print(f"{rows_there} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
+        summaries = collect(study, finished, seeds, args.output_dir, commands_of(args, study, planned, seeds, finished))
+        rows = sum(bool(summary.runs) for summary in summaries)
+        print(f"{rows} of {len(summaries)} rows in {args.output_dir / 'table.md'}, .tex, .csv and .html")
     return code
 
 
@@ -72,19 +71,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", type=named_path, help="study file, configs/studies/NAME.yaml")
-    what.add_argument(
-        "--released", type=named_path, metavar="FOLDER", help="evaluate every checkpoint folder in it instead"
-    )
+    released = "evaluate every checkpoint folder in it instead"
+    what.add_argument("--released", type=named_path, metavar="FOLDER", help=released)
     add = parser.add_argument
     add("--output_dir", type=named_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
     add("--dist", help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
-    add(
-        "--seeds",
-        type=_seeds,
-        metavar="1,2,3",
-        help="seeds to run with (default: the study's; the tables show all there are)",
-    )
+    add("--seeds", type=_seeds, metavar="1,2,3", help="run with these (default: the study's; the tables show all)")
     add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")
     add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value of every row")
     add("--collect", action="store_true", help="run nothing: tables and figures of what is finished")
@@ -106,30 +99,29 @@ def places_of(args: argparse.Namespace) -> list[Place]:
     if args.parallel is not None:
         return places_for(args.parallel, check_cards=look)
     if args.dist and args.dist != "auto":
-        processes_for(args.dist, check_cards=look)  # tells an unknown preset before the first run does
+        processes_for(args.dist, check_cards=look)  # an unknown preset is an error before the first run
     return [Place(args.dist or "auto")]
 
 
-def run_all(runs: Sequence[Run], states: Sequence[State], places: Sequence[Place]) -> int:
-    """Run what is not done yet."""
-    todo = [run for run, state in zip(runs, states, strict=True) if state != State.DONE]
-    print(f"{len(runs)} runs: {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
-    return run_queue(todo, places)
-
-
 def commands_of(
-    args: argparse.Namespace, study: Study, planned: dict[str, PlannedRow], seeds: Sequence[int], finished: Found
+    args: argparse.Namespace,
+    study: Study,
+    planned: Mapping[str, PlannedRow],
+    seeds: Sequence[int],
+    finished: Mapping[str, Sequence[Finished]],
 ) -> list[str]:
     """What a reader types to make these tables: the study's command, then each run's, as it was run."""
-    arguments = ["--study", str(args.study), "--output_dir", str(args.output_dir), "--seeds", ",".join(map(str, seeds))]
-    for override in args.override:
-        arguments += ["--override", override]
-    together = ["--parallel", args.parallel] if args.parallel else ["--dist", args.dist] if args.dist else []
-    runs = runs_of(planned.values(), seeds, study.task, args.output_dir, download=args.download)
-    own = {run.folder: run.own_overrides() for of_row in finished.runs.values() for run in of_row}
-    place = together if args.dist else []  # side by side, a run's cards are those that were free
-    lines = [shown_command("run.py", [*run.arguments(), *own.get(run.folder, []), *place]) for run in runs]
-    return [shown_command("Tables.py", [*arguments, *together]), *(f"#   {line}" for line in lines)]
+    runs_done = {run.folder: run for of_row in finished.values() for run in of_row}
+    shown = sorted({*seeds, *(run.seed for run in runs_done.values())})  # the tables hold all that are finished
+    given = ["--study", str(args.study), "--output_dir", str(args.output_dir), "--seeds", ",".join(map(str, shown))]
+    given += override_arguments(args.override)
+    dist = ["--dist", args.dist] if args.dist else []  # side by side, a run's cards are those that were free
+    commands = [["Tables.py", *given, *(["--parallel", args.parallel] if args.parallel else dist)]]
+    for run in runs_of(planned.values(), shown, study.task, args.output_dir, download=args.download):
+        own = runs_done[run.folder].own_overrides() if run.folder in runs_done else []
+        commands.append(["run.py", *run.arguments(), *override_arguments(own), *dist])
+    table, *each = (shlex.join(["python", *command]) for command in commands)
+    return [table, *(f"#   {line}" for line in each)]
 
 
 def _names(text: str) -> list[str]:

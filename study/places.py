@@ -9,7 +9,7 @@ from utils.launch import cpu_processes, named_cards, visible_cards
 
 @dataclass(frozen=True)
 class Place:
-    """One run at a time works here: run.py's --dist and what its environment says besides."""
+    """One run at a time works here: run.py's --dist, and environment variables."""
 
     dist: str
     environment: dict[str, str] = field(default_factory=dict)
@@ -36,9 +36,9 @@ def places_for(parallel: str, check_cards: bool = True) -> list[Place]:
         if used & set(cards) or len(set(cards)) < len(cards):
             raise InputError(f"--parallel {parallel!r} names a card twice; a card is of one group")
         used |= set(cards)
-        there = visible_cards() if check_cards else named
-        if there is not None and max(cards) >= len(there):
-            raise InputError(f"--parallel {parallel!r} names card {max(cards)}, but there are {len(there)} here")
-        visible = ",".join(str(card) if there is None else there[card] for card in cards)
+        known = visible_cards() if check_cards else named
+        if known is not None and max(cards) >= len(known):
+            raise InputError(f"--parallel {parallel!r} names card {max(cards)}, but there are {len(known)} here")
+        visible = ",".join(str(card) if known is None else known[card] for card in cards)
         places.append(Place("auto", {"CUDA_VISIBLE_DEVICES": visible}))
     return places

@@ -1,20 +1,22 @@
 """A study file -> typed, checked rows, each with the config it trains under. Nothing of the data is opened."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any
 
+from study.compared import released_values
+from study.published import fill_published
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
 from utils.launch import choices, nearest
-from utils.typed import read_fields, read_yaml
+from utils.typed import read_based_yaml, read_fields
 
 FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MOST_SEED = 2**32 - 1  # an epoch's number is added to it, and torch takes 64 bits
-RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files beside the rows' folders
+RESERVED = re.compile(r"(table|r_mean|curve|tsne)\..*")  # files in the folder of the rows' folders
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Study:
-    """A study file (`configs/studies/NAME.yaml`)."""
+    """A study file (`configs/studies/NAME.yaml`), what it names in `study/published.yaml` filled in."""
 
     title: str
     config: str
@@ -74,10 +76,6 @@ class Study:
     def title_of(self, row: str) -> str:
         """How tables and figures name a row."""
         return self.rows[row].title or row
-
-    def config_file(self, row: str) -> str:
-        """The row's own config file, or the study's."""
-        return self.rows[row].config or self.config
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ def read_study(file: Path, tasks: Sequence[str]) -> Study:
     the wrong kind, and names that are not a row's.
     """
     problems: list[str] = []
-    values = read_yaml(file)
-    read = read_fields(Study, values, "", problems)
+    read = read_fields(Study, study_values(file), "", problems)
     if not problems:
         study = Study(**read)
         problems += _impossible(study, tasks)
@@ -107,17 +104,24 @@ def read_study(file: Path, tasks: Sequence[str]) -> Study:
     return study
 
 
+def study_values(file: Path) -> dict[str, Any]:
+    """The plain values of a study file over those of its `base`, published figures in the place of their names."""
+    values = read_based_yaml(file)
+    try:
+        return fill_published(values)
+    except InputError as error:
+        raise InputError(f"study {file}: {error}") from None
+
+
 def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
     """Each row with its config; `overrides` come last. Raises InputError naming the rows whose config is wrong."""
     planned, problems = {}, []
     for name, row in study.rows.items():
-        together = (*study.overrides, *row.overrides, *overrides)
+        file, together = row.config or study.config, (*study.overrides, *row.overrides, *overrides)
         try:
-            config = config_from_file(study.config_file(name), list(together))
+            planned[name] = PlannedRow(name, file, together, config_from_file(file, list(together)))
         except InputError as error:
             problems.append(f"row {name}: {error}")
-            continue
-        planned[name] = PlannedRow(name, study.config_file(name), together, config)
     if problems:
         raise InputError(listed(problems))
     return planned
@@ -137,14 +141,6 @@ def possible_seeds(seeds: Sequence[int]) -> bool:
     return bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0 and max(seeds) <= MOST_SEED
 
 
-def _keys_of(kind: type, prefix: str = "") -> Iterator[str]:
-    """The names of a dataclass's fields, dotted for those inside another."""
-    for name, hint in get_type_hints(kind).items():
-        yield prefix + name
-        if is_dataclass(hint):
-            yield from _keys_of(hint, f"{prefix}{name}.")
-
-
 def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
     problems = []
     if study.task not in tasks:
@@ -155,17 +151,15 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
         problems.append(f"'seeds' is {list(study.seeds)}, expected different numbers from 0 to {MOST_SEED}")
     if study.published_pictures is not None and study.published_pictures < 1:
         problems.append(f"'published_pictures' is {study.published_pictures}, expected a test set's number")
-    folders: dict[str, str] = {}
-    titles: dict[str, str] = {}
+    # Capitals and small letters are one folder on some disks.
+    for what, of_row in (("title", study.title_of), ("name but for capitals", str.casefold)):
+        first: dict[str, str] = {}
+        for name in study.rows:
+            if (other := first.setdefault(of_row(name), name)) != name:
+                problems.append(f"rows {other} and {name} have the same {what}")
     for name, row in study.rows.items():
-        if other := titles.get(study.title_of(name)):
-            problems.append(f"rows {other} and {name} have the same title")
-        titles[study.title_of(name)] = name
         if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
             problems.append(f"row {name!r} names a folder: letters, digits, '.', '_', '-', and no file of the table")
-        if other := folders.get(name.casefold()):  # one folder where a disk does not tell the cases apart
-            problems.append(f"rows {other} and {name} have the same name but for capitals")
-        folders[name.casefold()] = name
         figures = row.published.figures if row.published else {}
         if figures and not row.source:
             problems.append(f"row {name} has published figures but no 'source'")
@@ -176,7 +170,7 @@ def _impossible(study: Study, tasks: Sequence[str]) -> list[str]:
             for figure, value in figures.items()
             if not 0 <= value <= 100
         ]
-    keys = list(_keys_of(Config))
+    keys = list(released_values())
     if study.curve and study.curve.key not in keys:
         problems.append(f"'curve.key' is no config key {study.curve.key!r}{nearest(study.curve.key, keys)}")
     named = [("compare_to", study.compare_to)] if study.compare_to is not None else []

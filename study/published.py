@@ -1,4 +1,4 @@
-"""The paper's numbers, and which of them a checkpoint is to be held against: by what its config says, never guessed."""
+"""The paper's numbers: those a study's rows name, and those of a checkpoint by what its config says, never guessed."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from study.compared import differing, released_values
 from utils.config import Config
+from utils.errors import InputError
+from utils.launch import choices
 from utils.typed import read_yaml
 
 FILE = Path(__file__).parent / "published.yaml"
@@ -34,12 +37,17 @@ class PublishedTable:
 
     source: str
     test_pictures: Mapping[str, int]  # data set -> pictures
-    methods: tuple[Method, ...]
+    named: Mapping[str, Method]
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Its rows in order."""
+        return tuple(self.named.values())
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a checkpoint is in the paper's terms. Without `figures`, `note` says why none stand beside it."""
+    """What a checkpoint is in the paper's terms. Without `figures`, `note` says why it has none."""
 
     method: str | None = None
     dataset: str | None = None
@@ -51,11 +59,35 @@ def read_published() -> PublishedTable:
     """The table of `published.yaml`."""
     values = read_yaml(FILE)
     datasets = values["test_pictures"]
-    methods = [
-        Method(m["title"], m["config"], {d: dict(zip(values["figures"], m[d], strict=True)) for d in datasets})
-        for m in values["methods"]
-    ]
-    return PublishedTable(values["source"], datasets, tuple(methods))
+    named = {
+        name: Method(m["title"], m["config"], {d: dict(zip(values["figures"], m[d], strict=True)) for d in datasets})
+        for name, m in values["methods"].items()
+    }
+    return PublishedTable(values["source"], datasets, named)
+
+
+def fill_published(study: dict[str, Any]) -> dict[str, Any]:
+    """A study's plain values, with the figures of the table where `published` of it and of its rows refer to it.
+
+    A row that names a method gets its title, unless it has its own, its figures and their source; the study gets the
+    number of test pictures. Raises InputError for a name that the table does not have.
+    """
+    rows = study["rows"] if isinstance(study.get("rows"), dict) else {}
+    referring = {name: row for name, row in rows.items() if isinstance(row, dict) and type(row.get("published")) is str}
+    if "published" not in study and not referring:
+        return study
+    table, dataset = read_published(), str(study.get("published"))
+    if dataset not in table.test_pictures:
+        raise InputError(f"'published' is {dataset}: {choices(dataset, tuple(table.test_pictures))}")
+    filled = dict(rows)
+    for name, row in referring.items():
+        if row["published"] not in table.named:
+            known = choices(row["published"], tuple(table.named))
+            raise InputError(f"'rows.{name}.published' is {row['published']}: {known}")
+        method = table.named[row["published"]]
+        filled[name] = {"title": method.title, **row, "published": method.figures[dataset], "source": table.source}
+    rest = {key: value for key, value in study.items() if key != "published"}
+    return {"published_pictures": table.test_pictures[dataset], **rest, "rows": filled}
 
 
 def match(config: Config, test_file: str, pictures: int | None) -> Match:
@@ -65,47 +97,41 @@ def match(config: Config, test_file: str, pictures: int | None) -> Match:
     how many that holds (None: not measured yet).
     """
     table = read_published()
-    method, why_no_method = _method(config, table.methods)
-    dataset = _dataset(test_file, table)
+    method, why_no_method = _method(config, table)
+    found = re.fullmatch(r"(\w+)_test", PurePath(test_file).stem.lower())
+    dataset = found[1] if found and found[1] in table.test_pictures else None
     if dataset is None:
         names = " or ".join(f"{name}_test" for name in table.test_pictures)
-        return Match(method, None, None, why_no_method or f"test file {test_file!r} is not named {names}")
-    if method is None:
-        return Match(None, dataset, None, why_no_method)
-    if pictures not in (None, table.test_pictures[dataset]):
-        published = table.test_pictures[dataset]
-        return Match(
-            method, dataset, None, f"measured on {pictures} pictures, the published numbers are on {published}"
-        )
-    figures = next(m.figures[dataset] for m in table.methods if m.title == method)
-    return Match(method, dataset, figures)
+        why_no_method = why_no_method or f"test file {test_file!r} is not named {names}"
+    if dataset is None or method is None:
+        return Match(method.title if method else None, dataset, None, why_no_method)
+    published = table.test_pictures[dataset]
+    if pictures not in (None, published):
+        note = f"measured on {pictures} pictures, the published numbers are on {published}"
+        return Match(method.title, dataset, None, note)
+    return Match(method.title, dataset, method.figures[dataset])
 
 
-def _dataset(test_file: str, table: PublishedTable) -> str | None:
-    found = re.fullmatch(r"(\w+)_test", PurePath(test_file).stem.lower())
-    return found[1] if found and found[1] in table.test_pictures else None
-
-
-def _method(config: Config, methods: tuple[Method, ...]) -> tuple[str | None, str]:
-    """The method's title, or None and why it is none of them."""
+def _method(config: Config, table: PublishedTable) -> tuple[Method | None, str]:
+    """The method, or None and why it is none of them."""
     values = config.to_dict()
-    for method in methods:
+    for method in table.methods:
         if all(values[key] == wanted for key, wanted in method.config.items()):
             other = _unlike_released(values, set(method.config))
             if other:
                 return None, f"its config is that of '{method.title}' but for {', '.join(other)}"
-            return method.title, ""
-    keys = ", ".join(f"{key} {values[key]}" for key in methods[0].config)
+            return method, ""
+    keys = ", ".join(f"{key} {values[key]}" for key in table.methods[0].config)
     return None, f"no method of the paper's table has {keys}"
 
 
 def _unlike_released(values: Mapping[str, Any], said: set[str]) -> list[str]:
     """`key value` of what is neither said by the method nor as in a released config, whose values are the defaults."""
     free = _FREE | said | (set() if values["use_swin"] else {"vision_config"})
-    released = Config(train_file=(), val_file="", test_file="", image_root="").to_dict()
-    return [f"{key} {value}" for key, value in values.items() if key not in free and not _same(value, released[key])]
-
-
-def _same(value: Any, released: Any) -> bool:
-    """Whether two values of a config are the same, files by their names in whatever folder."""
-    return value == released or (isinstance(value, str) and PurePath(value).name == PurePath(str(released)).name)
+    others = differing(released_values(), values)
+    said_otherwise = []
+    for key, (released, value) in others.items():
+        same_file = isinstance(value, str) and PurePath(value).name == PurePath(str(released)).name  # in any folder
+        if not same_file and key.partition(".")[0] not in free:
+            said_otherwise.append(f"{key} {value}")
+    return said_otherwise

@@ -1,4 +1,4 @@
-"""Runs, one after another on each place, to their end: told line by line, ended with us, failures listed."""
+"""Runs, one after another on each place, to their end: reported line by line, ended with us, failures listed."""
 
 import fcntl
 import os
@@ -9,39 +9,22 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 from study.places import Place
-from study.runs import RUN_LOG, Run, State, read_result, state_of
+from study.results import read_result
+from study.runs import RUN_LOG, Run, State, state_of
 from utils.errors import InputError
-from utils.launch import KILL_SECONDS, STOPPING, kill_marked, shell_code, shell_line
+from utils.launch import KILL_SECONDS, kill_marked, shell_code, shell_line, stopping_signals
 from utils.output import RESULT
 
 STUDY_MARK = "PIR_STUDY"  # environment variable by which what a study has started is known
 REASON = re.compile(r"(?:^|[\s.])(?:error|\w+Error|\w+Exception): \S")
 LOG_TAIL = 100_000  # bytes of a failed run's log that are searched for the reason
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that ended without a result."""
-
-    run: Run
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Child:
-    run: Run
-    number: int  # of all runs, from 1
-    process: subprocess.Popen[bytes]
-    started: float
-    log_start: int  # where in the log its own output begins
 
 
 def run_queue(runs: Sequence[Run], places: Sequence[Place]) -> int:
@@ -51,7 +34,7 @@ def run_queue(runs: Sequence[Run], places: Sequence[Place]) -> int:
     and with it everything that was started; the same again goes on.
     """
     queue = _Queue(runs, places)
-    with _signals() as received:
+    with stopping_signals() as received:
         try:
             while not received and queue.step():
                 time.sleep(0.1)
@@ -62,10 +45,18 @@ def run_queue(runs: Sequence[Run], places: Sequence[Place]) -> int:
                 return 128 + received[0]
         finally:
             kill_marked(f"{STUDY_MARK}={queue.mark}")
-    for failure in queue.failures:
-        log = failure.run.folder / RUN_LOG
-        print(f"failed: {failure.run.name}: {failure.reason} (log: {log})", file=sys.stderr, flush=True)
+    for run, reason in queue.failures:
+        print(f"failed: {run.name}: {reason} (log: {run.folder / RUN_LOG})", file=sys.stderr, flush=True)
     return 1 if queue.failures else 0
+
+
+@dataclass(frozen=True)
+class _Child:
+    run: Run
+    label: str  # `2/4 ROW seed S`
+    process: subprocess.Popen[bytes]
+    started: float
+    log_start: int  # where in the log its own output begins
 
 
 class _Queue:
@@ -73,10 +64,9 @@ class _Queue:
 
     def __init__(self, runs: Sequence[Run], places: Sequence[Place]) -> None:
         self.mark = uuid.uuid4().hex
-        self.failures: list[Failure] = []
+        self.failures: list[tuple[Run, str]] = []  # with the reason
         self._places = places
-        self._total = len(runs)
-        self._waiting = deque(enumerate(runs, 1))
+        self._waiting = deque((run, f"{number}/{len(runs)} {run.name}") for number, run in enumerate(runs, 1))
         self._children: dict[int, _Child] = {}  # by the number of their place
         self._seconds: list[float] = []  # of the runs that finished
 
@@ -88,7 +78,13 @@ class _Queue:
                 self._ended(child)
         for at, place in enumerate(self._places):
             if at not in self._children and self._waiting:
-                self._start(at, place, *self._waiting.popleft())
+                run, label = self._waiting.popleft()
+                try:
+                    self._start(at, place, run, label)
+                except OSError as error:
+                    self._failed(run, label, f"it cannot be started ({error.strerror})")
+                except InputError as error:
+                    self._failed(run, label, str(error))
         return bool(self._children or self._waiting)
 
     def end(self) -> None:
@@ -103,36 +99,28 @@ class _Queue:
                 child.process.kill()
                 child.process.wait()
 
-    def _start(self, at: int, place: Place, number: int, run: Run) -> None:
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            with (run.folder / RUN_LOG).open("ab") as log:
-                if not _locked(log):
-                    raise InputError("another process, perhaps of a study that was killed, is at work in it")
-                state = state_of(run)  # another study may have been at work in it since
-                if state == State.DONE:
-                    print(f"{number}/{self._total} {run.name} was done meanwhile", flush=True)
-                    return
-                command = run.command(place.dist, state)
-                log.write(f"$ {shell_line(command, place.environment)}\n".encode())
-                log.flush()
-                process = subprocess.Popen(
-                    command,
-                    env={**os.environ, **place.environment, STUDY_MARK: self.mark},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a Ctrl-C reaches it once, from here
-                )
-                self._children[at] = _Child(run, number, process, time.monotonic(), log.tell())
-        except OSError as error:
-            self._failed(run, number, f"it cannot be started ({error.strerror})")
-            return
-        except InputError as error:
-            self._failed(run, number, str(error))
-            return
+    def _start(self, at: int, place: Place, run: Run, label: str) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with (run.folder / RUN_LOG).open("ab") as log:
+            _lock(log)
+            state = state_of(run)  # another study may have been at work in it since
+            if state == State.DONE:
+                print(f"{label} was done meanwhile", flush=True)
+                return
+            command = run.command(place.dist, state)
+            log.write(f"$ {shell_line(command, place.environment)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **place.environment, STUDY_MARK: self.mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C reaches it once, from here
+            )
+            self._children[at] = _Child(run, label, process, time.monotonic(), log.tell())
         how = "goes on" if state == State.CUT else "starts"
-        print(f"{number}/{self._total} {run.name} {how}{self._time_left()}", flush=True)
+        print(f"{label} {how}{self._time_left()}", flush=True)
 
     def _ended(self, child: _Child) -> None:
         code = shell_code(child.process.returncode)
@@ -141,16 +129,15 @@ class _Queue:
                 raise InputError(_reason(child.run.folder / RUN_LOG, child.log_start) or f"exit code {code}")
             r_mean = float(read_result(child.run.folder / RESULT)["r_mean"])
         except (InputError, KeyError, TypeError, ValueError) as error:
-            self._failed(child.run, child.number, str(error))
+            self._failed(child.run, child.label, str(error))
             return
         self._seconds.append(time.monotonic() - child.started)
         took = _duration(self._seconds[-1])
-        done = f"{child.number}/{self._total} {child.run.name} done in {took}, r_mean {r_mean:.2f}"
-        print(f"{done}{self._time_left()}", flush=True)
+        print(f"{child.label} done in {took}, r_mean {r_mean:.2f}{self._time_left()}", flush=True)
 
-    def _failed(self, run: Run, number: int, reason: str) -> None:
-        self.failures.append(Failure(run, reason))
-        print(f"{number}/{self._total} {run.name} failed: {reason}", file=sys.stderr, flush=True)
+    def _failed(self, run: Run, label: str, reason: str) -> None:
+        self.failures.append((run, reason))
+        print(f"{label} failed: {reason}", file=sys.stderr, flush=True)
 
     def _time_left(self) -> str:
         """From the mean of what finished: `, about 0:10:00 left`; nothing before the first, or with nothing left."""
@@ -174,31 +161,13 @@ def _reason(log: Path, start: int) -> str:
     return (named or lines or [""])[-1]
 
 
-def _locked(log: IO[bytes]) -> bool:
+def _lock(log: IO[bytes]) -> None:
     """Lock the log for as long as any process holds it open, which all that it is the output of do."""
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        raise InputError("another process, perhaps of a study that was killed, is at work in it") from None
 
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that asked this program to end, in order, instead of ending it."""
-    received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in STOPPING
-        # nohup has a study outlive its terminal.
-        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

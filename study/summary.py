@@ -29,31 +29,32 @@ class Paired:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row: measured (None where nothing is finished) and published."""
+    """A row of a table, a study's or a released checkpoint: measured (None: nothing finished) and published."""
 
     name: str
     title: str
-    runs: tuple[Finished, ...]
-    missing: tuple[int, ...]  # seeds that were asked for and have no result
-    means: dict[str, float] | None
-    spreads: dict[str, float] | None  # sample standard deviation over seeds, of two or more
-    interval: tuple[float, float] | None  # of r_mean; None where a run has no ranks
-    paired: Paired | None
-    published: dict[str, float]
+    means: Mapping[str, float] | None
+    published: Mapping[str, float]
     source: str | None
-    comparable: bool  # whether measured and published are, as far as the study says, on a test set of one size
+    comparable: bool = True  # whether measured and published are, as far as is known, on a test set of one size
+    runs: tuple[Finished, ...] = ()
+    missing: tuple[int, ...] = ()  # seeds that were asked for and have no result
+    spreads: Mapping[str, float] | None = None  # sample standard deviation over seeds, of two or more
+    interval: tuple[float, float] | None = None  # of r_mean; None where a run has no ranks
+    paired: Paired | None = None
 
     @property
     def differences(self) -> dict[str, float]:
         """Measured less published; empty where they cannot be compared."""
-        comparable = self.means and self.comparable
-        return {name: self.means[name] - value for name, value in self.published.items()} if comparable else {}
+        if self.means is None or not self.comparable:
+            return {}
+        return {name: self.means[name] - value for name, value in self.published.items()}
 
     @property
     def seconds(self) -> float | None:
         """Of training, mean over seeds."""
-        known = [run.figures.train_seconds for run in self.runs]
-        return mean(known) if known and None not in known else None
+        known = [run.figures.train_seconds for run in self.runs if run.figures.train_seconds is not None]
+        return mean(known) if known and len(known) == len(self.runs) else None
 
     @property
     def peak_memory(self) -> int | None:
@@ -67,28 +68,26 @@ class Summary:
 
 
 def summarise(study: Study, runs: Mapping[str, Sequence[Finished]], seeds: Sequence[int]) -> list[Summary]:
-    """A summary of each row of the study, in its order; `seeds` are those that should be there."""
+    """A summary of each row of the study, in its order; `seeds` are those that should be finished."""
     drawn = _draws(runs)
     summaries = []
     for name, row in study.rows.items():
         of_row = tuple(runs[name])
         figures = {key: [getattr(run.figures, key) for run in of_row] for key in FIGURES}
-        means = {key: mean(values) for key, values in figures.items()} if of_row else None
-        pictures = {run.figures.pictures for run in of_row}
         of_reference = runs[study.compare_to] if study.compare_to and name != study.compare_to else ()
         summaries.append(
             Summary(
                 name=name,
                 title=study.title_of(name),
+                means={key: mean(values) for key, values in figures.items()} if of_row else None,
+                published=row.published.figures if row.published else {},
+                source=row.source,
+                comparable=all(study.published_pictures in (None, run.figures.pictures) for run in of_row),
                 runs=of_row,
                 missing=tuple(seed for seed in seeds if seed not in {run.seed for run in of_row}),
-                means=means,
                 spreads={key: stdev(values) for key, values in figures.items()} if len(of_row) > 1 else None,
                 interval=_interval(of_row, drawn),
                 paired=_paired(of_row, of_reference, drawn),
-                published=row.published.figures if row.published else {},
-                source=row.source,
-                comparable=study.published_pictures is None or pictures <= {study.published_pictures},
             )
         )
     return summaries
@@ -116,8 +115,9 @@ def _paired(
 
 def _draws(runs: Mapping[str, Sequence[Finished]]) -> dict[Path, np.ndarray]:
     """By folder, r_mean of each draw of pictures `[draws]`, of every run that has ranks."""
-    with_ranks = [run for of_row in runs.values() for run in of_row if run.ranks is not None]
-    if not with_ranks:
+    ranks_of = {run.folder: run.ranks for of_row in runs.values() for run in of_row if run.ranks is not None}
+    if not ranks_of:
         return {}
-    weights = resampled_pictures(with_ranks[0].figures.pictures)  # one test set, so the same pictures for every run
-    return {run.folder: r_means(weights, run.ranks) for run in with_ranks}
+    pictures = len(next(iter(ranks_of.values())).images)
+    weights = resampled_pictures(pictures)  # one test set, so the same pictures for every run
+    return {folder: r_means(weights, ranks) for folder, ranks in ranks_of.items()}

@@ -48,6 +48,23 @@ def test_a_config_of_no_published_row_gets_no_number(monkeypatch, changes, told)
     assert told in found.note and found.figures is None and found.method is None
 
 
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"depths": [2, 2, 6, 2], "ckpt": "elsewhere/swin.pth"}, ""),
+        ({"depths": [2, 2, 2, 2], "ckpt": "data/swin.pth"}, "but for vision_config.depths [2, 2, 2, 2]"),
+    ],
+)
+def test_sizes_inside_a_config_are_compared_value_by_value(monkeypatch, sizes, told):
+    config, plain = config_like(monkeypatch), Config.to_dict
+    released = {"depths": [2, 2, 6, 2], "ckpt": "data/swin.pth"}
+    monkeypatch.setattr(
+        Config, "to_dict", lambda self: plain(self) | {"vision_config": sizes if self is config else released}
+    )
+    found = match(config, "rsicd_test.json", 1093)
+    assert found.note.endswith(told) and bool(found.figures) == (not told)
+
+
 @pytest.mark.parametrize("file", ["rsicd_mini_test.json", "rsicd_val.json", "ucm_test.json", "full_rsicd/test.json"])
 def test_another_test_set_gets_no_number(monkeypatch, file):
     found = match(config_like(monkeypatch), file, 1093)

@@ -84,6 +84,38 @@ def test_a_mistake_is_one_line_that_says_where(tmp_path, rows, more, told):
     assert told in error_of(tmp_path, rows, **more)
 
 
+@pytest.mark.parametrize(("dataset", "pictures", "r_mean"), [("rsicd", 1093, 24.46), ("rsitmd", 452, 38.24)])
+def test_a_row_that_names_a_published_method_gets_its_title_figures_and_source(tmp_path, dataset, pictures, r_mean):
+    rows = {"a": {"published": "PIR"}, "b": {"published": "PIR", "title": "own"}, "c": {}}
+    study = read_study(write_study(tmp_path, rows, published=dataset), TASKS)
+    assert [study.title_of(name) for name in "abc"] == ["PIR, contrastive + affiliation", "own", "c"]
+    assert [study.rows[name].published.figures["r_mean"] for name in "ab"] == [r_mean, r_mean]
+    assert len(study.rows["a"].published.figures) == 7 and "Table 1" in study.rows["a"].source
+    assert study.rows["c"].published is study.rows["c"].source is None and study.published_pictures == pictures
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "told"),
+    [
+        ({"a": {"published": "PIRR"}}, {"published": "rsicd"}, "'rows.a.published' is PIRR: there are VSE1, "),
+        ({"a": {"published": "PIR"}}, {"published": "rsicdd"}, "'published' is rsicdd: there are rsicd, rsitmd; did"),
+        ({"a": {"published": "PIR"}}, {}, "'published' is None: there are rsicd, rsitmd"),
+        (ROWS, {"published": {"r_mean": 1}}, "'published' is {'r_mean': 1}: there are rsicd, rsitmd"),
+    ],
+)
+def test_a_name_that_is_not_published_is_one_line(tmp_path, rows, more, told):
+    assert told in error_of(tmp_path, rows, **more) and "study.yaml" in error_of(tmp_path, rows, **more)
+
+
+def test_a_study_may_say_only_what_differs_from_its_base(tmp_path):
+    write_study(tmp_path, ROWS, seeds=[3]).rename(tmp_path / "whole.yaml")
+    file = tmp_path / "study.yaml"
+    file.write_text("base: whole.yaml\ntitle: Other\nrows: {whole: {overrides: [filter_size=7]}, more: {}}\n")
+    study = read_study(file, TASKS)
+    assert (study.title, study.seeds, list(study.rows)) == ("Other", (3,), ["plain", "whole", "more"])
+    assert [row.overrides for row in study.rows.values()] == [("is_baseline=True",), ("filter_size=7",), ()]
+
+
 def test_a_row_named_twice_is_told_with_its_line(tmp_path):
     file = write_study(tmp_path, ROWS)
     file.write_text(file.read_text() + "  whole: {}\n")

@@ -4,7 +4,8 @@ import json
 
 from PIL import Image
 
-from study.training_logs import LogToDraw, draw_logs, read_log
+from study.figures import LogToDraw, draw_logs
+from study.training_logs import read_log
 
 
 def test_a_log_of_other_keys_and_lines_is_read(tmp_path):

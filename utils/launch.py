@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -179,6 +179,33 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
     SIGINT, SIGTERM or SIGHUP to this process ends the command, after `KILL_SECONDS` by force.
     However it ends, nothing it started stays behind.
     """
+    mark = f"{RUN_MARK}={uuid.uuid4().hex}"
+    with stopping_signals() as received:
+        try:
+            # In a session of its own, the command hears of a Ctrl-C once, from us, however often it is pressed:
+            # interrupted again, torch.distributed stops waiting for its processes.
+            marked = {**os.environ, **environment, RUN_MARK: mark.partition("=")[2]}
+            child = subprocess.Popen(command, env=marked, start_new_session=True)
+            while not received:
+                try:
+                    return shell_code(child.wait(timeout=0.2))
+                except subprocess.TimeoutExpired:
+                    continue
+            print(f"{signal.Signals(received[0]).name}: ending all processes", file=sys.stderr, flush=True)
+            child.terminate()
+            try:
+                code = child.wait(timeout=KILL_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                code = child.wait()
+            return 0 if code == 0 else 128 + received[0]
+        finally:
+            kill_marked(mark)
+
+
+@contextmanager
+def stopping_signals() -> Iterator[list[int]]:
+    """The signals that asked this program to end, in order, instead of ending it."""
     received: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, frame: received.append(number))
@@ -186,27 +213,9 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
         # nohup has a run outlive its terminal.
         if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)
     }
-    mark = f"{RUN_MARK}={uuid.uuid4().hex}"
     try:
-        # In a session of its own, the command hears of a Ctrl-C once, from us, however often it is pressed:
-        # interrupted again, torch.distributed stops waiting for its processes.
-        marked = {**os.environ, **environment, RUN_MARK: mark.partition("=")[2]}
-        child = subprocess.Popen(command, env=marked, start_new_session=True)
-        while not received:
-            try:
-                return shell_code(child.wait(timeout=0.2))
-            except subprocess.TimeoutExpired:
-                continue
-        print(f"{signal.Signals(received[0]).name}: ending all processes", file=sys.stderr, flush=True)
-        child.terminate()
-        try:
-            code = child.wait(timeout=KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            code = child.wait()
-        return 0 if code == 0 else 128 + received[0]
+        yield received
     finally:
-        kill_marked(mark)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
