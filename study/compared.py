@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config, config_from_dict
+from utils.config import SIZE_FILES, Config, config_from_dict
 from utils.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[1]
 UNMEASURED = "num_workers"  # decides nothing of what is trained or measured
 
 
 def released_values() -> dict[str, Any]:
-    """By dotted key, a config's defaults, which are the released values."""
-    return _flat(Config(train_file=(), val_file="", test_file="", image_root="").to_dict())
+    """By dotted key, a config's defaults, which are the released values, with the released sizes of the encoders."""
+    sizes = {key: str(ROOT / file) for key, file in SIZE_FILES.items()}
+    files = {"train_file": ["train.json"], "val_file": "val.json", "test_file": "test.json", "image_root": "images"}
+    return _flat(config_from_dict(files | sizes).to_dict())
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

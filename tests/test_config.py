@@ -345,6 +345,17 @@ def test_overrides_replace_values_also_nested_ones(released_file):
     assert config_from_file(released_file, ["image_root=a=b"]).image_root == "a=b"
 
 
+def test_one_size_can_be_overridden_whether_a_file_or_the_config_holds_it(values, tmp_path):
+    write_yaml(values, tmp_path / "named.yaml")
+    write_yaml(config_from_dict(values).to_dict(), tmp_path / "inline.yaml")
+    for name in ("named", "inline"):
+        config = config_from_file(
+            tmp_path / f"{name}.yaml", ["text_config.num_hidden_layers=1", "vision_config.ckpt=a.pth"]
+        )
+        assert config.text_config == TEXT | {"num_hidden_layers": 1}
+        assert (config.vision_config.ckpt, config.vision_config.embed_dim) == ("a.pth", VISION["embed_dim"])
+
+
 @pytest.mark.parametrize(
     ("override", "complaint"),
     (

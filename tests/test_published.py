@@ -38,7 +38,7 @@ def test_a_config_says_which_row_is_a_checkpoints(monkeypatch, changes, title, m
     ("changes", "told"),
     [
         ({"filter_size": 20, "mask_padding": True}, "PIR, contrastive + affiliation' but for filter_size 20, mask_pad"),
-        ({"text_config": "configs/config_minilm_l6.json"}, "but for text_config configs/config_minilm_l6.json"),
+        ({"text_config": "configs/config_minilm_l6.json"}, "but for text_config.hidden_size 384"),
         ({"is_baseline": True}, "is_baseline True, use_swin True, use_triplet_loss False, use_affil_loss True"),
         ({"use_affil_loss": False}, "no method"),
     ],
@@ -51,18 +51,20 @@ def test_a_config_of_no_published_row_gets_no_number(monkeypatch, changes, told)
 @pytest.mark.parametrize(
     ("sizes", "told"),
     [
-        ({"depths": [2, 2, 6, 2], "ckpt": "elsewhere/swin.pth"}, ""),
-        ({"depths": [2, 2, 2, 2], "ckpt": "data/swin.pth"}, "but for vision_config.depths [2, 2, 2, 2]"),
+        ({"depths": [2, 2, 6, 2], "ckpt": "elsewhere/swin_tiny_patch4_window7_224_22k.pth"}, ""),
+        ({"depths": [2, 2, 2, 2]}, "but for vision_config.depths [2, 2, 2, 2]"),
     ],
 )
 def test_sizes_inside_a_config_are_compared_value_by_value(monkeypatch, sizes, told):
-    config, plain = config_like(monkeypatch), Config.to_dict
-    released = {"depths": [2, 2, 6, 2], "ckpt": "data/swin.pth"}
-    monkeypatch.setattr(
-        Config, "to_dict", lambda self: plain(self) | {"vision_config": sizes if self is config else released}
-    )
+    config = config_like(monkeypatch, vision_config=config_like(monkeypatch).to_dict()["vision_config"] | sizes)
     found = match(config, "rsicd_test.json", 1093)
     assert found.note.endswith(told) and bool(found.figures) == (not told)
+
+
+def test_a_bert_file_with_more_keys_and_fewer_is_the_same_bert(monkeypatch):
+    sizes = config_like(monkeypatch).to_dict()["text_config"]
+    sizes = {key: value for key, value in sizes.items() if key != "architectures"} | {"fusion_layer": 6}
+    assert match(config_like(monkeypatch, text_config=sizes), "rsicd_test.json", 1093).figures
 
 
 @pytest.mark.parametrize("file", ["rsicd_mini_test.json", "rsicd_val.json", "ucm_test.json", "full_rsicd/test.json"])

@@ -17,8 +17,9 @@ from utils.typed import (
     Positive,
     Share,
     WholeFromZero,
+    apply_override,
+    read_based_yaml,
     read_fields,
-    read_overridden,
     read_value,
 )
 
@@ -188,7 +189,13 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
 
     Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind.
     """
-    return config_from_dict(read_overridden(file, overrides))
+    values = read_based_yaml(file)
+    for override in overrides or []:
+        key = override.partition(".")[0]
+        if key in SIZE_FILES and isinstance(named := values.get(key, SIZE_FILES[key]), str):
+            values[key] = _sizes_in(named, key)  # so that one size can be overridden, `text_config.hidden_size=8`
+        apply_override(values, override)
+    return config_from_dict(values)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
