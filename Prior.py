@@ -23,7 +23,7 @@ from models.start_files import load_prior_start
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
-from utils.arguments import run_parser
+from utils.arguments import run_parser, weights
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError, run_cli
 from utils.logs import progress, say, write_json
@@ -52,7 +52,7 @@ def main() -> None:
     loader = None if args.evaluate else configured_train_loader(run, scenes)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
-        output.remove_run(args.output_dir, evaluate=args.evaluate, weights=args.checkpoint or config.start)
+        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[args.checkpoint, config.start])
 
     state = None
     if loader:
@@ -67,7 +67,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = run_parser(__doc__)
-    parser.add_argument("--checkpoint", help=f"the {output.PRIOR} to evaluate")
+    parser.add_argument("--checkpoint", type=weights, help=f"the {output.PRIOR} to evaluate")
     args = parser.parse_args()
     if args.evaluate and not args.checkpoint:
         raise InputError(f"--evaluate needs weights: give --checkpoint FILE, a {output.PRIOR}")

@@ -25,7 +25,7 @@ from models.start_files import load_prior_start, load_text_start, load_vision_st
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
-from utils.arguments import run_parser
+from utils.arguments import named_path, run_parser, weights
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
@@ -54,9 +54,9 @@ def main() -> None:
     embedder = Embedder(model, config, tokenizer, run.device, run.bf16, load, config.num_workers)
     sets = {"test": read_evaluation(config.test_file, config.image_root)}
     pictures = list(sets["test"].images)
-    weights = args.checkpoint or args.load_ckpt_from
+    given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
-        start_from(model, config, weights, args.download)
+        start_from(model, config, given, args.download)
     if not args.evaluate:
         records = read_train_set(config)
         loader = configured_train_loader(run, embedder, records)
@@ -66,14 +66,14 @@ def main() -> None:
         cache.open(pictures)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
-        output.remove_run(args.output_dir, evaluate=args.evaluate, weights=weights)
+        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[given, *config.starts])
 
     best_epoch = None
     if not args.evaluate:
         best_epoch = train_model(run, embedder, loader, sets[config.select_on])
-        weights = args.output_dir / output.BEST
-        load_released(model, checkpoint.read_checkpoint(weights))
-    weights_sha256 = file_checksum(Path(weights))  # now: a training that goes on may replace the file meanwhile
+        given = args.output_dir / output.BEST
+        load_released(model, checkpoint.read_checkpoint(given))
+    weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(embedder, sets["test"], average_orientations=config.average_orientations)
     write_result(run, model, measured, sets["test"], best_epoch, weights_sha256)
     processes.stop()
@@ -83,9 +83,18 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = run_parser(__doc__, config_required=False)
     add = parser.add_argument
-    add("--checkpoint", help="trained weights to evaluate, with a folder its best by its config; or to start from")
-    add("--load_ckpt_from", help="pretrained weights to start from")
-    add("--cache", type=Path, metavar="DIR", help="keep the pictures decoded there, where every process can read them")
+    add(
+        "--checkpoint",
+        type=weights,
+        help="trained weights to evaluate, with a folder its best by its config; or to start from",
+    )
+    add("--load_ckpt_from", type=weights, help="pretrained weights to start from")
+    add(
+        "--cache",
+        type=named_path,
+        metavar="DIR",
+        help="keep the pictures decoded there, where every process can read them",
+    )
     args = parser.parse_args()
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")

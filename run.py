@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.shards import read_shards
-from utils.arguments import OneLineParser
+from utils.arguments import OneLineParser, name, weights
 from utils.config import config_from_file, process_batch
 from utils.errors import InputError, run_cli
 from utils.launch import (
@@ -77,16 +77,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--task", required=True, help=f"the experiment: {', '.join(TASKS)}")
     add("--dist", default="auto", help="the cards of this machine to use, a preset below (default: auto)")
-    add("--config", help="config file (default: that of a folder to evaluate, else the task's)")
-    add("--output_dir", help="folder of the results (default: outputs/TASK)")
+    add("--config", type=name, help="config file (default: that of a folder to evaluate, else the task's)")
+    add("--output_dir", type=name, help="folder of the results (default: outputs/TASK)")
     add(
         "--bs",
         type=int,
         help="global batch, over all processes (default, and -1: the config's, per process)",
     )
     add("--seed", type=int, default=42, help="seed of the random numbers (default: 42)")
-    add("--checkpoint", help="trained weights to evaluate (a folder: its best, by its own config), or to start from")
-    add("--load_ckpt_from", help="pre-trained weights to start from")
+    add(
+        "--checkpoint",
+        type=weights,
+        help="trained weights to evaluate (a folder: its best, by its own config), or to start from",
+    )
+    add("--load_ckpt_from", type=weights, help="pre-trained weights to start from")
     add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
     add(
         "--override",
@@ -95,7 +99,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change a config value; repeatable",
     )
-    add("--cache", metavar="DIR", help="keep the pictures decoded there, where every process can read them")
+    add("--cache", type=name, metavar="DIR", help="keep the pictures decoded there, where every process can read them")
     add("--resume", action="store_true", help="go on with the run in --output_dir")
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow missing start files to be downloaded")
@@ -200,7 +204,7 @@ def launch_command(args: argparse.Namespace, config: Path, processes: Processes)
     command += ["--seed", str(args.seed), "--device", processes.device]
     for option in ("bs", "checkpoint", "load_ckpt_from", "cache"):
         value = getattr(args, option)
-        if value not in (None, ""):
+        if value is not None:
             command += [f"--{option}", str(value)]
     for override in args.override:
         command += ["--override", override]

@@ -6,6 +6,7 @@ import pickle
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarfloat import ScalarFloat
 
+from models.released import load_released, released_state_dict
+from tests.tiny import tiny_model
 from utils import output
 from utils.checkpoint import read_checkpoint, read_torch_file, save
 from utils.errors import InputError
-from utils.typed import read_yaml
+from utils.typed import read_yaml, write_yaml
 
 
 class Harmful:
@@ -156,15 +159,49 @@ def test_overwriting_removes_a_runs_files_and_nothing_else(tmp_path):
     written = ("config.yaml", "log.txt", "result.json", "ranks.npz", "embeddings.npz", "checkpoint_best.pth")
     for name in (*written, "notes.txt"):
         (tmp_path / name).write_text("x")
-    output.remove_run(tmp_path, evaluate=False, weights=None)
+    output.remove_run(tmp_path, evaluate=False, reads=[])
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_overwriting_keeps_the_checkpoints_that_no_run_there_wrote(tmp_path):
+    write_yaml({"schedular": {"epochs": 3}}, tmp_path / "config.yaml")
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard/events.out.tfevents.1.host").write_text("x")
+    (tmp_path / "tensorboard/events.mine").write_text("x")
+    for name in ("checkpoint_2.pth", "checkpoint_best.pth", "checkpoint_mine.pth", "checkpoint_7.pth"):
+        (tmp_path / name).write_text("x")
+    output.remove_run(tmp_path, evaluate=False, reads=[])
+    left = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
+    assert left == ["checkpoint_7.pth", "checkpoint_mine.pth", "tensorboard/events.mine"]
+
+
+@pytest.mark.parametrize("name", ["prior.pth", "checkpoint_best.pth", "result.json"])
+def test_overwriting_never_removes_what_the_run_is_about_to_read(tmp_path, name):
+    for file in (name, "log.txt"):
+        (tmp_path / file).write_text("x")
+    with pytest.raises(InputError, match=f"would remove .*{name}, which this run starts from"):
+        output.remove_run(tmp_path, evaluate=False, reads=[None, str(tmp_path / "." / name)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([name, "log.txt"])
+
+
+@pytest.mark.parametrize(("name", "evaluate"), [("log.txt", False), ("resume.pth", False), ("result.json", True)])
+def test_a_folder_named_like_a_runs_file_is_one_line_and_nothing_is_removed(tmp_path, name, evaluate):
+    (tmp_path / name).mkdir()
+    (tmp_path / "ranks.npz").write_text("x")
+    for act in (
+        lambda: output.check_output(tmp_path, resume=False, overwrite=True, evaluate=evaluate),
+        lambda: output.remove_run(tmp_path, evaluate=evaluate, reads=[]),
+    ):
+        with pytest.raises(InputError, match=f"{name} is a folder"):
+            act()
+    assert (tmp_path / name).is_dir() and (tmp_path / "ranks.npz").exists()
 
 
 def test_overwriting_an_evaluation_keeps_the_checkpoints(tmp_path):
     found = ("result.json", "ranks.npz", "embeddings.npz", "examples.png")
     for name in (*found, "checkpoint_best.pth", "log.txt"):
         (tmp_path / name).write_text("x")
-    output.remove_run(tmp_path, evaluate=True, weights=None)
+    output.remove_run(tmp_path, evaluate=True, reads=[])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint_best.pth", "log.txt"]
 
 
@@ -192,3 +229,40 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
         output.open_output(tmp_path / "file" / "folder")
+
+
+# ---- weights of another kind ----
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to(torch.int8), "1 of another kind, first 'head_img.bias' int8 for float32"),
+        (lambda t: t.to(torch.complex64), "1 of another kind, first 'head_img.bias' complex64 for float32"),
+        (lambda t: t * float("nan"), "1 not finite, first 'head_img.bias'"),
+    ],
+)
+def test_weights_of_another_kind_are_refused_and_change_nothing(tiny_config, change, said):
+    model = tiny_model(tiny_config())
+    state, before = released_state_dict(model), {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(InputError) as raised:
+        load_released(model, state | {"head_img.bias": change(state["head_img.bias"])})
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_weights_of_less_precision_are_taken(tiny_config):
+    model = tiny_model(tiny_config())
+    halved = {n: t.half() if t.is_floating_point() else t for n, t in released_state_dict(model).items()}
+    load_released(model, halved)
+    assert model.vision_proj.weight.dtype == torch.float32
+
+
+def test_compressed_weights_are_refused_before_they_are_unpacked(tmp_path):
+    torch.save({"model": {"a": torch.zeros(500_000)}}, tmp_path / "plain.pth")
+    packed = zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member))
+    with pytest.raises(InputError, match=r"small\.pth are compressed"):
+        read_checkpoint(tmp_path / "small.pth")

@@ -365,6 +365,8 @@ def test_one_size_can_be_overridden_whether_a_file_or_the_config_holds_it(values
         ("optimizer.lrr=1", "unknown key 'optimizer.lrr', nearest is 'optimizer.lr'"),
         ("head=[1", "--override"),
         ("head=eight", "expected a whole number"),
+        ("resnet_ckpt=", "for none write resnet_ckpt=null"),
+        ("resnet_ckpt=' '", "'resnet_ckpt' is empty; for none write null"),
     ),
 )
 def test_an_override_that_cannot_be_is_told(released_file, override, complaint):

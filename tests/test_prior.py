@@ -330,7 +330,7 @@ def test_a_folder_with_a_run_is_refused_and_left_alone(monkeypatch, finished, ex
 def test_overwriting_replaces_everything_of_the_run(monkeypatch, experiment, tmp_path):
     for name in ("prior.pth", "confusion.png", "resume.pth", "result.json"):
         (tmp_path / name).write_text("old")
-    output.remove_run(tmp_path, evaluate=False, weights=None)
+    output.remove_run(tmp_path, evaluate=False, reads=[])
     assert list(tmp_path.iterdir()) == []
 
 

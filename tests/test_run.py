@@ -316,6 +316,23 @@ def test_missing_files_are_told_before_anything_runs(monkeypatch, config):
         assert given in message and "nowhere.pth" in message
 
 
+@pytest.mark.parametrize("option", ["--output_dir", "--config", "--checkpoint", "--load_ckpt_from", "--cache"])
+def test_an_empty_name_is_an_error_and_not_the_default(option):
+    assert f"argument {option}: the name is empty" in error_of("--task", "itr_demo", "--dist", "cpu", option, "")
+
+
+@pytest.mark.parametrize("script", ["Retrieval.py", "Prior.py"])
+def test_an_empty_name_is_an_error_in_the_programs_too(script, tmp_path):
+    given = ("--config", "", "--output_dir", str(tmp_path))
+    done = subprocess.run([sys.executable, script, *given], cwd=run.ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "the name is empty" in done.stderr
+
+
+def test_the_published_launchers_ways_to_name_no_weights_are_understood(capsys):
+    _, command = dry_run(capsys, "--task", "itr_rsicd", "--dist", "f2", "--checkpoint", "-1", "--load_ckpt_from", " ")
+    assert "--checkpoint" not in command and "--load_ckpt_from" not in command
+
+
 def test_an_evaluation_needs_weights():
     assert "--checkpoint" in error_of("--task", "itr_demo", "--dist", "cpu", "--evaluate")
 

@@ -14,19 +14,29 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help lists the arguments)")
 
 
-def named_path(text: str) -> Path:
-    """An argument's type: a file or folder whose name is not empty."""
-    if not text.strip():  # an unset variable of a shell, which a Path takes for the current folder
+def name(text: str) -> str:
+    """An argument's type: a name that is not empty, as that of an unset variable of a shell is."""
+    if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
+    return text
+
+
+def named_path(text: str) -> Path:
+    """An argument's type: a file or folder whose name is not empty; a Path takes that for the current folder."""
+    return Path(name(text))
+
+
+def weights(text: str) -> str | None:
+    """An argument's type: weights, or one of the published launcher's ways to name none, `-1` and a blank."""
+    return None if text in ("-1", " ") else name(text)
 
 
 def run_parser(description: str | None, *, config_required: bool = True) -> argparse.ArgumentParser:
     """A parser of the arguments that trainings share; a script adds its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--config", required=config_required)
-    add("--output_dir", type=Path, required=True)
+    add("--config", type=name, required=config_required)
+    add("--output_dir", type=named_path, required=True)
     add("--bs", type=int, help="global batch, over all processes (default: the config's, per process)")
     add("--seed", type=int, default=42)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")

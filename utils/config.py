@@ -177,6 +177,11 @@ class Config:
         return self.tokenizer or self.text_encoder
 
     @property
+    def starts(self) -> list[str | None]:
+        """What the encoders start from, as the config names it."""
+        return [self.vision_start, self.resnet_ckpt, self.text_encoder, self.tokenizer]
+
+    @property
     def vision_start(self) -> str | None:
         """The picture encoder's start file; the released ViT has its own, fixed one."""
         if self.use_swin or self.vision_config.backbone:

@@ -1,10 +1,12 @@
 """The folder a run writes to. No torch here: the launcher looks at it before any process starts."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from utils.errors import InputError
+from utils.typed import read_yaml
 
 BEST = "checkpoint_best.pth"
 PRIOR = "prior.pth"
@@ -68,21 +70,37 @@ def wait_for_output(folder: Path) -> None:
         time.sleep(0.5)
 
 
-def remove_run(folder: Path, *, evaluate: bool, weights: str | None) -> None:
+def remove_run(folder: Path, *, evaluate: bool, reads: Sequence[str | None]) -> None:
     """Remove the files of the run in the folder (an evaluation's: what it found alone).
 
-    Raises InputError, with nothing removed, where `weights`, which this run starts from, are among them.
+    reads: what this run is about to read. Raises InputError, with nothing removed, where that is among the files.
     """
     files = _files_of_run(folder, evaluate)
-    if weights and Path(weights).resolve() in [file.resolve() for file in files]:
-        raise InputError(f"--overwrite would remove {weights}, which this run starts from; give another --output_dir")
+    found = {file.resolve() for file in files}
+    for name in reads:
+        if name and Path(name).resolve() in found:
+            raise InputError(f"--overwrite would remove {name}, which this run starts from; give another --output_dir")
     for file in files:
         file.unlink()
 
 
 def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
-    if evaluate:
-        return [file for name in OF_EVALUATION if (file := folder / name).exists()]
-    named = [folder / name for name in (CONFIG, LOG, *OF_EVALUATION, RESUME, PRIOR)]
-    curves = sorted((folder / CURVES).glob("events.*"))
-    return [file for file in named if file.exists()] + sorted(folder.glob("checkpoint_*.pth")) + curves
+    """The files there that a run or an evaluation wrote. Raises InputError for a folder of such a name."""
+    names = list(OF_EVALUATION)
+    if not evaluate:
+        names = [CONFIG, LOG, *OF_EVALUATION, RESUME, PRIOR, BEST, *_last_checkpoint(folder)]
+    files = [folder / name for name in names if (folder / name).exists()]
+    if not evaluate:
+        files += sorted((folder / CURVES).glob("events.out.tfevents.*"))
+    if folders := [file for file in files if file.is_dir()]:
+        raise InputError(f"{folders[0]} is a folder, and a run writes a file of that name; give another --output_dir")
+    return files
+
+
+def _last_checkpoint(folder: Path) -> list[str]:
+    """The name of the last epoch's checkpoint, by the config of the run there: other numbers are not this run's."""
+    try:
+        epochs = read_yaml(folder / CONFIG)["schedular"]["epochs"]
+    except (InputError, KeyError, TypeError):
+        return []
+    return [f"checkpoint_{epochs - 1}.pth"] if isinstance(epochs, int) else []

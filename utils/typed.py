@@ -116,6 +116,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"--override {override!r} is not of the form key=value")
+    if not text.strip():  # to YAML, null: weights that were to be read would be random instead
+        raise InputError(f"--override {override!r} gives no value; for none write {key}=null")
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -215,6 +217,8 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         return int(value)
     if type(value) is not hint:
         raise TypeError
+    if hint is str and not value.strip():
+        raise _OutOfBounds(f"'{name}' is empty; for none write null, or leave it out")
     return value
 
 
