@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils.errors import InputError, reason
 from utils.files import PICTURE_FORMATS
 
-SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")
-DEEP_MODES = ("I", "F")  # Pillow's, of more than 8 bits a channel: it clips these to white instead of scaling
+SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "jp2", "gif")
 
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
@@ -49,19 +48,25 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         try:  # torchvision's decoder: Pillow's very pixels in two thirds of the time
-            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-            return pixels.permute(1, 2, 0).numpy()
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True).permute(1, 2, 0).numpy()
         except RuntimeError:
             pass  # damaged: Pillow is the judge
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-            if image.mode.startswith(DEEP_MODES):
+            if is_deep(image):
                 raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
-            return np.array(image.convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except InputError:
         raise
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened picture has more than 8 bits a channel, which Pillow clips to white or cuts to almost black."""
+    packed = str(image.tile[0].args) if image.tile else ""  # Pillow gives a 16-bit RGB file the mode RGB
+    return image.mode.startswith(("I", "F")) or ";16" in packed
 
 
 def _is_usual_jpeg(data: bytes) -> bool:

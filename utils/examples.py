@@ -100,7 +100,9 @@ def _picture(path: str | Path, *, side: int = SIDE, right: bool = False) -> Imag
     inside = side - 2 * FRAME
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as opened:
-            fitted = ImageOps.contain(opened.convert("RGB"), (inside, inside), Image.Resampling.BICUBIC)
+            fitted = ImageOps.contain(
+                ImageOps.exif_transpose(opened).convert("RGB"), (inside, inside), Image.Resampling.BICUBIC
+            )
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot draw the picture {path}: {type(error).__name__}: {error}") from None
     box.paste(ImageOps.pad(fitted, (inside, inside), color=RULE), (FRAME, FRAME))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.pictures import DEEP_MODES
+from dataset.pictures import is_deep
 from dataset.releases.near_duplicates import Hashed
 from dataset.releases.perceptual_hash import turned_hashes
 from utils.errors import reason
@@ -66,8 +66,7 @@ def check_picture(path: Path) -> PictureCheck:
 
 def _form(image: Image.Image) -> tuple[str | None, bool]:
     """What an opened picture is other than RGB of 8 bits, and whether it has more than 8 bits a channel."""
-    packed = str(image.tile[0].args) if image.tile else ""  # Pillow gives a 16-bit RGB file the mode RGB
-    if image.mode.startswith(DEEP_MODES) or ";16" in packed:
+    if is_deep(image):
         return f"{image.mode}, more than 8 bits a channel", True
     bands = getattr(image, "tag_v2", {}).get(277, 1)  # TIFF's samples per pixel
     if image.mode == "RGB":

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from dataset.pictures import DEEP_MODES
+from dataset.pictures import is_deep
 from dataset.releases.defects import Defects, Finding
 from dataset.releases.listings import ListedPicture
 from dataset.releases.prepared import OtherSet
@@ -93,7 +93,7 @@ def _thumbnails(root: Path) -> Callable[[str], str | None]:
             return None
         try:
             with Image.open(root / file) as image:
-                if image.mode.startswith(DEEP_MODES):
+                if is_deep(image):
                     return None
                 small = image.convert("RGB")
         except Exception:  # the report is of damaged pictures too
