@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
+from dataset.annotations import EvaluationSet, TrainRecord, pictures_in_both, read_evaluation, read_train
 from dataset.loaders import TrainBatch, TrainLoader, train_loader
 from dataset.transforms import train_transform
 from models.build import build_model
@@ -62,6 +62,9 @@ def main() -> None:
         loader = configured_train_loader(run, embedder, records)
         sets["val"] = read_evaluation(config.val_file, config.image_root)
         pictures += [*sets["val"].images, *(record.image for record in records)]
+        for split, file in (("val", config.val_file), ("test", config.test_file)):
+            if line := pictures_in_both(records, sets[split], file):
+                say(line)
     if cache:
         cache.open(pictures)
     processes.barrier()
@@ -118,7 +121,7 @@ def read_train_set(config: Config) -> list[TrainRecord]:
     """The captions of the config's annotation files, checked; none where it names shards, which hold their own."""
     if config.trains_from_shards:
         return []
-    return read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+    return read_train(**config.training_files, say=say)
 
 
 def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[TrainRecord]) -> TrainLoader:

@@ -188,7 +188,7 @@ def preflight(file: Path, args: argparse.Namespace) -> None:
         if config.trains_from_shards:
             read_shards(config.train_file, labels_required=config.use_affil_loss)
         else:
-            read_train(config.train_file, config.image_root, labels_required=config.use_affil_loss)
+            read_train(**config.training_files)
         read_evaluation(config.val_file, config.image_root)
     read_evaluation(config.test_file, config.image_root)
 

@@ -1,7 +1,7 @@
 """Annotation files -> checked, immutable records. Imports no torch: the launcher reads them too."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,37 +38,113 @@ class EvaluationSet(NamedTuple):
 
 
 def read_train(
-    files: Sequence[str | Path], image_root: str | Path, *, max_words: int = 30, labels_required: bool
+    files: Sequence[str | Path],
+    image_root: str | Path,
+    *,
+    max_words: int = 30,
+    labels_required: bool,
+    image_roots: Sequence[str | Path] | None = None,
+    ids_by_path: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[TrainRecord]:
     """Every caption of the train annotation files, one file after another.
+
+    image_roots: a folder a file, where they have pictures in different ones. ids_by_path: tell pictures apart by their
+    files, whatever `image_id` says. say: is given a line for what was changed so that the files go together: picture
+    ids that two files use for different pictures are numbered anew, and so are labels, by name.
 
     Raises `InputError` that counts the problems of all files and names the first by file and record (from 1).
     """
     if not files:
         raise InputError("train_file names no annotation file")
-    pictures = PictureFolder(image_root)
+    roots = {root: PictureFolder(root) for root in image_roots or [image_root]}
     problems: list[str] = []
     records: list[TrainRecord] = []
-    image_of_id: dict[int, str] = {}  # in the files' own ids
-    dense_ids: dict[int, int] = {}
-    for file in files:
+    picture_ids: dict[str, int] = {}  # of each picture, over all files
+    numberings = []
+    for file, root in zip(files, image_roots or [image_root] * len(files), strict=True):
+        numbering = _Numbering(ids_by_path)
         for number, entry in enumerate(_entries(file, caption_type=str), 1):
             try:
                 caption = clean_caption(_field(entry, "caption", str), max_words)
-                image = pictures.path(_field(entry, "image", str))
-                image_id = _field(entry, "image_id", int)
+                image = roots[root].path(_field(entry, "image", str))
+                image_id = _field(entry, "image_id", int, required=not ids_by_path)
                 label = _field(entry, "label", int, required=labels_required)
                 label_name = _field(entry, "label_name", str, required=False)
-                if image_of_id.setdefault(image_id, image) != image:
-                    raise InputError(f"image_id {image_id} belongs to {image_of_id[image_id]!r} already")
+                numbering.check_picture(image, image_id)
+                if labels_required:
+                    numbering.check_label(image, label, label_name)
             except InputError as problem:
                 problems.append(f"{file} record {number}: {problem}")
                 continue
-            dense_id = dense_ids.setdefault(image_id, len(dense_ids))
-            records.append(TrainRecord(caption, image, dense_id, label, label_name))
+            picture_id = picture_ids.setdefault(image, len(picture_ids))
+            records.append(TrainRecord(caption, image, picture_id, label, label_name))
+        numberings.append(numbering)
     if problems:
         raise InputError(listed(problems))
-    return records
+    given = {pair for numbering in numberings for pair in numbering.image_of_id.items()}
+    if len({picture_id for picture_id, _ in given}) < len(given):
+        say("picture ids of the training files collide: pictures are numbered anew, by their files")
+    return _with_joint_labels(records, numberings, say) if labels_required else records
+
+
+class _Numbering:
+    """How one file numbers its pictures and scenes: each number one thing, each thing one number."""
+
+    def __init__(self, ids_by_path: bool) -> None:
+        self.ids_by_path = ids_by_path
+        self.image_of_id: dict[int, str] = {}
+        self.id_of_image: dict[str, int] = {}
+        self.name_of_label: dict[int, str | None] = {}
+        self.label_of_name: dict[str, int] = {}
+        self.label_of_image: dict[str, int] = {}
+
+    def check_picture(self, image: str, image_id: int) -> None:
+        """Raise `InputError` where the id is another picture's, or the picture has another id."""
+        if self.ids_by_path:
+            return
+        if self.image_of_id.setdefault(image_id, image) != image:
+            raise InputError(f"image_id {image_id} belongs to {self.image_of_id[image_id]!r} already")
+        if (other := self.id_of_image.setdefault(image, image_id)) != image_id:
+            raise InputError(
+                f"{image!r} has image_id {other} and {image_id}, so that its captions would be each other's negatives: "
+                "number pictures, not captions, or set image_id: by_path"
+            )
+
+    def check_label(self, image: str, label: int, name: str | None) -> None:
+        """Raise `InputError` where a scene has two numbers, a number two scenes or a picture two labels."""
+        if (other := self.name_of_label.setdefault(label, name)) != name:
+            raise InputError(f"label {label} is both {other!r} and {name!r}")
+        if name is not None and self.label_of_name.setdefault(name, label) != label:
+            raise InputError(f"two labels are both named {name!r}: {self.label_of_name[name]} and {label}")
+        if (first := self.label_of_image.setdefault(image, label)) != label:
+            raise InputError(f"{image} has the labels {first} and {label}")
+
+
+def _with_joint_labels(
+    records: list[TrainRecord], numberings: Sequence[_Numbering], say: Callable[[str], None]
+) -> list[TrainRecord]:
+    """The records with one number a scene over all files: as they are where the files agree, else by name."""
+    scenes = {pair for numbering in numberings for pair in numbering.name_of_label.items()}
+    labels, names = {label for label, _ in scenes}, {name for _, name in scenes}
+    if len(numberings) == 1 or len(labels) == len(scenes) == len(names):
+        return records
+    if None in names:
+        raise InputError(
+            "the training files may number scenes differently, and not every record has a label_name: name them all, "
+            "or train without use_affil_loss"
+        )
+    say(f"labels of the training files mean different scenes: {len(names)} scenes are numbered anew, by name")
+    number: dict[str | None, int] = {}
+    return [record._replace(label=number.setdefault(record.label_name, len(number))) for record in records]
+
+
+def pictures_in_both(records: Sequence[TrainRecord], evaluation: EvaluationSet, file: str) -> str | None:
+    """A line that counts the pictures of an evaluation file that are trained on; None where there are none."""
+    shared = {record.image for record in records} & set(evaluation.images)
+    if not shared:
+        return None
+    return f"warning: {len(shared)} pictures of {file} are in the training files too, {min(shared)} first"
 
 
 def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int = 30) -> EvaluationSet:

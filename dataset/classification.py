@@ -135,17 +135,9 @@ def _annotated(config: PriorConfig) -> SceneSet:
     files = ", ".join(config.train_file)
     names: dict[int, str] = {}
     label_of: dict[str, int] = {}  # of each picture
-    problems: dict[str, None] = {}  # a set that keeps its order
     for record in read_train(config.train_file, config.image_root, labels_required=True):
-        name = record.label_name or str(record.label)
-        if names.setdefault(record.label, name) != name:
-            problems[f"label {record.label} is both {names[record.label]!r} and {name!r}"] = None
-        if label_of.setdefault(record.image, record.label) != record.label:
-            problems[f"{record.image} has the labels {label_of[record.image]} and {record.label}"] = None
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
-    problems |= dict.fromkeys(f"two labels are both named {name!r}" for name in sorted(twice))
-    if problems:
-        raise InputError(f"{files}: {listed(list(problems))}")
+        names[record.label] = record.label_name or str(record.label)
+        label_of[record.image] = record.label
 
     given, sources = {"train": _by_class(label_of, names)}, {"train": files}
     for split, file in (("val", config.val_file), ("test", config.test_file)):

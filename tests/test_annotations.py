@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset import annotations
-from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
+from dataset.annotations import EvaluationSet, TrainRecord, pictures_in_both, read_evaluation, read_train
 from utils.errors import InputError
 
 
@@ -40,12 +40,13 @@ def told(read, *arguments, **options):
 
 
 def test_train_records_of_several_files_follow_one_another_with_dense_image_ids(tmp_path, image_root):
-    first = write(tmp_path / "1.json", [train_entry(), train_entry(image="b.jpg", image_id=900, label=3)])
+    port = train_entry(image="b.jpg", image_id=900, label=3, label_name="port")
+    first = write(tmp_path / "1.json", [train_entry(), port])
     second = write(tmp_path / "2.json", [train_entry(caption="Two-way road!"), train_entry(image="c.jpg", image_id=2)])
     a, b, c = (str(image_root / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
     assert read_train([first, second], image_root, labels_required=True) == [
         TrainRecord("some planes", a, 0, 0, "airport"),
-        TrainRecord("some planes", b, 1, 3, "airport"),
+        TrainRecord("some planes", b, 1, 3, "port"),
         TrainRecord("two way road", a, 0, 0, "airport"),
         TrainRecord("some planes", c, 2, 0, "airport"),
     ]
@@ -197,3 +198,82 @@ def test_each_picture_is_looked_up_once(tmp_path, image_root, monkeypatch):
 def test_reading_annotations_needs_no_torch():
     code = "import dataset.annotations, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+# ---- how files number pictures and scenes ----
+
+LAKE, PARK = {"label": 0, "label_name": "lake"}, {"label": 1, "label_name": "park"}
+OTHER = {"image": "b.jpg", "image_id": 8}
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ([{}, {"image_id": 8}], "has image_id 7 and 8, so that its captions would be each other's negatives"),
+        (
+            [LAKE, {"image": "b.jpg", "image_id": 8, "label": 0, "label_name": "park"}],
+            "label 0 is both 'lake' and 'park'",
+        ),
+        (
+            [LAKE, {"image": "b.jpg", "image_id": 8, "label": 1, "label_name": "lake"}],
+            "two labels are both named 'lake'",
+        ),
+        ([LAKE, PARK], "has the labels 0 and 1"),
+    ],
+)
+def test_a_file_that_numbers_pictures_or_scenes_wrongly_is_refused(tmp_path, image_root, entries, problem):
+    file = write(tmp_path / "t.json", [train_entry(**entry) for entry in entries])
+    with pytest.raises(InputError) as raised:
+        read_train([file], image_root, labels_required=True)
+    assert problem in str(raised.value) and "record 2" in str(raised.value)
+    if "label" in problem:
+        read_train([file], image_root, labels_required=False)  # where no loss looks at them
+
+
+def test_captions_numbered_one_by_one_can_be_told_apart_by_their_pictures(tmp_path, image_root):
+    entries = [train_entry(image_id=0), train_entry(image_id=1), train_entry(image="b.jpg", image_id=2)]
+    file = write(tmp_path / "t.json", entries)
+    records = read_train([file], image_root, labels_required=True, ids_by_path=True)
+    assert [record.image_id for record in records] == [0, 0, 1]
+
+
+def test_joined_files_get_one_number_a_picture_and_a_scene(tmp_path, image_root):
+    one = write(tmp_path / "1.json", [train_entry(**LAKE), train_entry(image="b.jpg", image_id=8, **PARK)])
+    swapped = {"label": 0, "label_name": "park"}, {"label": 1, "label_name": "lake"}
+    (tmp_path / "other").mkdir()
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / "other" / name).write_bytes(b"x")
+    two = write(tmp_path / "2.json", [train_entry(**swapped[0]), train_entry(image="c.jpg", image_id=9, **swapped[1])])
+    said = []
+    roots = [image_root, tmp_path / "other"]
+    records = read_train([one, two], image_root, labels_required=True, image_roots=roots, say=said.append)
+    assert [record.image_id for record in records] == [0, 1, 2, 3]  # a.jpg is another picture in the other folder
+    assert [(record.label, record.label_name) for record in records] == [
+        (0, "lake"),
+        (1, "park"),
+        (1, "park"),
+        (0, "lake"),
+    ]
+    assert said == [
+        "picture ids of the training files collide: pictures are numbered anew, by their files",
+        "labels of the training files mean different scenes: 2 scenes are numbered anew, by name",
+    ]
+    assert read_train([one], image_root, labels_required=True, say=said.append) == records[:2] and len(said) == 2
+
+
+def test_files_that_disagree_without_names_are_refused(tmp_path, image_root):
+    unnamed = train_entry(image="b.jpg", image_id=8, label=0)
+    del unnamed["label_name"]
+    files = [write(tmp_path / "1.json", [train_entry(**LAKE)]), write(tmp_path / "2.json", [unnamed])]
+    with pytest.raises(InputError, match="not every record has a label_name"):
+        read_train(files, image_root, labels_required=True)
+    read_train(files, image_root, labels_required=False)
+
+
+def test_pictures_of_an_evaluation_that_are_trained_on_are_counted(tmp_path, image_root):
+    records = read_train([write(tmp_path / "t.json", [train_entry()])], image_root, labels_required=True)
+    for image, count in (("a.jpg", 1), ("b.jpg", 0)):
+        evaluation = read_evaluation(write(tmp_path / "e.json", [{"image": image, "caption": ["A plane"]}]), image_root)
+        line = pictures_in_both(records, evaluation, "e.json")
+        assert bool(line) == bool(count)
+        assert not count or ("1 pictures of e.json are in the training files too" in line and "a.jpg first" in line)

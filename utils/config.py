@@ -86,6 +86,8 @@ class Config:
     val_file: str
     test_file: str
     image_root: str
+    train_image_roots: tuple[str, ...] | None = None  # a folder a training file; null: image_root for all
+    image_id: Literal["as_given", "by_path"] = "as_given"  # what tells pictures apart in the training files
     scenes: ScenesConfig | None = None
     image_res: Count = 224
     max_tokens: Count = 47
@@ -170,6 +172,17 @@ class Config:
     def trains_from_shards(self) -> bool:
         """Whether `train_file` names tar shards, not annotation files."""
         return self.train_file[0].endswith(".tar")
+
+    @property
+    def training_files(self) -> dict[str, Any]:
+        """The arguments by which `read_train` reads the training files."""
+        return {
+            "files": self.train_file,
+            "image_root": self.image_root,
+            "image_roots": self.train_image_roots,
+            "ids_by_path": self.image_id == "by_path",
+            "labels_required": self.use_affil_loss,
+        }
 
     @property
     def tokenizer_folder(self) -> str | None:
@@ -275,6 +288,8 @@ def _impossible(c: Config) -> list[str]:
         problems.append("'train_file' names no file")
     elif len({file.endswith(".tar") for file in c.train_file}) > 1:
         problems.append("train_file names both shards and annotation files; name one kind")
+    if c.train_image_roots and len(c.train_image_roots) != len(c.train_file):
+        problems.append(f"'train_image_roots' names {len(c.train_image_roots)} folders for {len(c.train_file)} files")
     if c.use_affil_loss and c.use_triplet_loss:
         problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
     if c.is_baseline and c.use_tel:
