@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -58,17 +58,13 @@ class Run(Generic[ConfigKind]):
     resuming: bool
 
 
-class TrainBatches(Protocol):
+class TrainBatches(Iterable[Any], Sized, Protocol):
     """A loader, as the loop sees it."""
 
     batch_size: int  # of this process
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration give this epoch."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-    def __len__(self) -> int: ...
 
 
 class Task(Protocol[Model_contra]):
