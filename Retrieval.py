@@ -5,7 +5,6 @@ Runs under `run.py`, under torchrun, or alone as one process.
 
 import argparse
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,7 +186,7 @@ class RetrievalTask:
 
     def __init__(self, run: Run[Config], embedder: Embedder, evaluation_set: EvaluationSet) -> None:
         self.run, self.embedder, self.evaluation_set = run, embedder, evaluation_set
-        self.split = run.config.select_on
+        self.split: str = run.config.select_on
         # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
         unused = run.config.vision_config.backbone is not None
         self.model = processes.in_parallel(embedder.model, find_unused_parameters=unused)
@@ -207,7 +206,7 @@ class RetrievalTask:
         first = zip(batch.idx.tolist()[:5], batch.captions[:5], strict=True)
         return f"{len(batch.captions)} captions, first " + "; ".join(f"picture {i}: {c!r}" for i, c in first)
 
-    def evaluate(self, model: PIR) -> Mapping[str, float]:
+    def evaluate(self, model: PIR) -> dict[str, float]:
         """The seven figures on the split that epochs are compared on."""
         return evaluate(replace(self.embedder, model=model), self.evaluation_set).figures
 

@@ -1,5 +1,7 @@
 """Parameter groups and AdamW (docs/behaviour.md, 4)."""
 
+from typing import Any
+
 from torch import nn
 from torch.optim import AdamW
 
@@ -16,7 +18,7 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module) -> AdamW:
     `lr_mult` reaches the parameters that `model.init_params` names (an absent list: none, as released).
     """
     multiplied = set(getattr(model, "init_params", ()))
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": decay, "lr": config.lr * factor}
         for factor in (1.0, config.lr_mult)
         for decay in (config.weight_decay, 0.0)

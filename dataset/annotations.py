@@ -181,6 +181,7 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
     if problems:
         raise InputError(listed(problems))
     known = [label for label in labels if label is not None]
+    named = [label_name for label_name in label_names if label_name is not None]
     if known and len(known) < len(labels):
         raise InputError(f"{file}: {len(known)} of {len(labels)} records have a label: label all or none")
     return EvaluationSet(
@@ -188,7 +189,7 @@ def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int 
         tuple(captions),
         own_image_of_text,
         known or None,
-        None if None in label_names else label_names,
+        named if len(named) == len(label_names) else None,
         tuple(names),
     )
 
@@ -249,6 +250,6 @@ def _field(entry: Any, name: str, kind: type, *, required: bool = True) -> Any:
     value = entry[name]
     if type(value) is not kind:
         raise InputError(f"{name!r} must be {_NAMES[kind]}, not {value!r:.40}")
-    if kind is int and not -(2**63) <= value < 2**63:
+    if type(value) is int and not -(2**63) <= value < 2**63:
         raise InputError(f"{name!r} {value!r:.40} does not fit 64 bits")
     return value

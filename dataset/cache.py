@@ -151,7 +151,7 @@ def _check_pixels(folder: Path, cached: Sequence[_Cached]) -> None:
         return
     pixels = _mapped(folder)
     for entry in progress(cached, len(cached), "checking the cached pictures"):
-        if zlib.crc32(pixels[entry.offset : entry.end]) != entry.crc:
+        if zlib.crc32(pixels[entry.offset : entry.end].data) != entry.crc:
             raise _damaged(folder, f"the pixels of {entry.image} have changed")
 
 
@@ -192,9 +192,10 @@ def _append(
             found = os.stat(path)
             data = read_file(path)
             picture = np.ascontiguousarray(decode_picture(data, path))
+            height, width, _ = picture.shape
             source = found.st_size, found.st_mtime_ns, zlib.crc32(data)
-            entry = _Cached(image, image_root, *source, *picture.shape[:2], end, zlib.crc32(picture))
-            pixels.write(picture)
+            entry = _Cached(image, image_root, *source, height, width, end, zlib.crc32(picture.data))
+            pixels.write(picture.data)
             pixels.flush()
             lines.write(json.dumps(entry._asdict()).encode() + b"\n")
             lines.flush()

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dataset.annotations import read_evaluation, read_train
-from dataset.loaders import TrainLoader, seeded, seeded_loader
+from dataset.loaders import SeededDataset, TrainLoader, seeded, seeded_loader
 from dataset.pictures import SUFFIXES, has_picture_suffix, load_picture
 from dataset.transforms import Transform
 from utils.errors import InputError, listed
@@ -59,7 +58,11 @@ def read_scenes(config: PriorConfig) -> SceneSet:
     Raises InputError for what is not as expected: no class folders, one without pictures, annotations without
     labels, a class that training lacks, a single class, a picture in two splits.
     """
-    scenes = _class_folders(Path(config.class_folders), config) if config.class_folders else _annotated(config)
+    if config.class_folders:
+        scenes = _class_folders(Path(config.class_folders), config)
+    else:
+        assert config.train_file and config.image_root  # a config without class folders is checked to have both
+        scenes = _annotated(config.train_file, config.image_root, config)
     if len(scenes.classes) < 2:
         raise InputError(f"{scenes.sources['train']}: all pictures are of one class; a classifier needs two or more")
     if not scenes.val:
@@ -130,19 +133,19 @@ def _inside(folder: Path) -> list[Path]:
 # ---- annotation files ----
 
 
-def _annotated(config: PriorConfig) -> SceneSet:
+def _annotated(train_files: Sequence[str], image_root: str, config: PriorConfig) -> SceneSet:
     """The labels of annotation files, each picture once; the classes are those of the training files."""
-    files = ", ".join(config.train_file)
+    files = ", ".join(train_files)
     names: dict[int, str] = {}
     label_of: dict[str, int] = {}  # of each picture
-    for record in read_train(config.train_file, config.image_root, labels_required=True):
+    for record in read_train(train_files, image_root, labels_required=True):
+        assert record.label is not None  # as required
         names[record.label] = record.label_name or str(record.label)
         label_of[record.image] = record.label
 
     given, sources = {"train": _by_class(label_of, names)}, {"train": files}
     for split, file in (("val", config.val_file), ("test", config.test_file)):
-        labelled = _labelled(file, config.image_root, names) if file else None
-        if labelled is not None:
+        if file and (labelled := _labelled(file, image_root, names)) is not None:
             given[split], sources[split] = _by_class(labelled, names), file
     shares = {"val": config.val_fraction} if "val" not in given else {}
     return _scene_set(given, sources, shares, config.split_seed)
@@ -214,8 +217,8 @@ def _scene_set(
 # ---- loaders ----
 
 
-class _TrainPictures(Dataset):
-    """Items are asked for by `(index, seed)`; the seed decides the picture's augmentation."""
+class _TrainPictures(SeededDataset):
+    """The seed decides the picture's augmentation."""
 
     def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform) -> None:
         self.pictures = pictures

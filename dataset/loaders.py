@@ -4,7 +4,7 @@ Everything random about a train item comes from one seed the sampler sends with 
 same whatever ran before it and however many workers load it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -42,11 +42,15 @@ class TrainItem(NamedTuple):
     records: list[TrainRecord]
 
 
-class TrainDataset(Dataset):
+class SeededDataset(Dataset, Sized):
+    """Items are asked for by `(index, seed)`: what is random about an item comes from the seed."""
+
+
+class TrainDataset(SeededDataset):
     """An item a caption (released), or with `captions_per_image` above 1 an item a picture with that many.
 
-    A picture's distinct captions are drawn without replacement, and cycled through where it has too few. Items are
-    asked for by `(index, seed)`: the seed decides the captions drawn and the picture's augmentation.
+    A picture's distinct captions are drawn without replacement, and cycled through where it has too few. The seed
+    decides the captions drawn and the picture's augmentation.
     """
 
     def __init__(
@@ -105,6 +109,8 @@ def seeded(seed: int) -> Iterator[None]:
 class SeededSampler(DistributedSampler):
     """torch's distributed sampler, giving `(index, seed)`: the seed differs by entry and by epoch."""
 
+    dataset: SeededDataset
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         seeds = torch.randint(2**32, (len(self.dataset),), generator=generator).tolist()
@@ -117,10 +123,10 @@ class PictureLoader(DataLoader):
     A worker's `InputError` arrives as the one line it was, not as a traceback.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, generator=torch.Generator(), **options)
+    def __init__(self, dataset: Dataset, **options: Any) -> None:
+        super().__init__(dataset, generator=torch.Generator(), **options)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for a class of its own, private
         try:
             yield from super().__iter__()
             return
@@ -139,6 +145,8 @@ class TrainLoader(PictureLoader):
     entries: how many items an epoch has on all processes together, captions or pictures.
     workers_matter: whether the number of workers decides which items share a batch.
     """
+
+    batch_size: int
 
     def __init__(
         self,
@@ -161,7 +169,7 @@ class TrainLoader(PictureLoader):
         self.order, self.entries, self.workers_matter = order, entries, workers_matter
         super().__init__(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             num_workers=num_workers,
             drop_last=True,
             persistent_workers=num_workers > 0,
@@ -174,7 +182,7 @@ class TrainLoader(PictureLoader):
 
 
 def seeded_loader(
-    dataset: Dataset,
+    dataset: SeededDataset,
     *,
     batch_size: int,
     num_workers: int = 0,
@@ -183,7 +191,7 @@ def seeded_loader(
     world_size: int = 1,
     **options: Any,
 ) -> TrainLoader:
-    """Loader of a data set whose items are asked for by `(index, seed)`, in an order drawn from seed and epoch.
+    """Loader of a data set in an order drawn from seed and epoch.
 
     options: those of torch's `DataLoader`.
     """

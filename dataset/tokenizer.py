@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from utils.errors import InputError
 
@@ -28,7 +28,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
         )
     says_which = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
-        kind = AutoTokenizer if says_which else BertTokenizerFast
+        kind = AutoTokenizer if says_which else BertTokenizer
         # False, not absent: without it transformers asks on the terminal whether to run code that the folder brings.
         tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file, or a class that there is not, raises nearly anything in there
@@ -51,7 +51,7 @@ def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_l
     return [torch.tensor(ids) for ids in encoded.input_ids]
 
 
-def padded(ids: Sequence[Tensor], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
+def padded(ids: list[Tensor], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """Ids and attention mask `[b, L]` of tokenized captions, L the tokens of the longest."""
     pad = partial(pad_sequence, batch_first=True, padding_side=tokenizer.padding_side)
     return pad(ids, padding_value=tokenizer.pad_token_id), pad([torch.ones_like(row) for row in ids])

@@ -1,8 +1,8 @@
 """The networks inside the encoders, from timm and transformers, with random weights, and what is fixed of them."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import timm
 import torch
@@ -15,6 +15,15 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from utils.errors import InputError
 
 
+class TimmModel(nn.Module):
+    """What is used of a picture network beside what every module has; timm's own types do not say it."""
+
+    num_features: int
+    pretrained_cfg: Mapping[str, Any]  # `mean` and `std` of its pictures, `classifier`: the last layer's name
+    forward_features: Callable[[Tensor], Tensor]  # [B, 3, H, W] -> [B, h, w, C], [B, C, h, w] or [B, N, C]
+    group_matcher: Callable[..., Mapping[str, Any]]  # its stages
+
+
 def swin(
     image_res: int,
     patch_size: int,
@@ -22,9 +31,9 @@ def swin(
     embed_dim: int,
     depths: tuple[int, ...],
     num_heads: tuple[int, ...],
-) -> SwinTransformer:
+) -> TimmModel:
     """The released Swin: MLP ratio 4, qkv bias, drop path 0.1; `[B, 3, H, W]` -> `[B, h, w, width]`."""
-    return SwinTransformer(
+    network = SwinTransformer(
         img_size=image_res,
         patch_size=patch_size,
         window_size=window_size,
@@ -35,11 +44,12 @@ def swin(
         num_classes=0,
         global_pool="",
     )
+    return cast(TimmModel, network)
 
 
-def vit_small(image_res: int, patch_size: int) -> VisionTransformer:
+def vit_small(image_res: int, patch_size: int) -> TimmModel:
     """The released ViT-S: width 384, depth 12 and, unlike DeiT-S's 6, 12 heads."""
-    return VisionTransformer(
+    network = VisionTransformer(
         img_size=image_res,
         patch_size=patch_size,
         embed_dim=384,
@@ -48,18 +58,20 @@ def vit_small(image_res: int, patch_size: int) -> VisionTransformer:
         num_classes=0,
         global_pool="",
     )
+    return cast(TimmModel, network)
 
 
-def timm_backbone(name: str, *, image_res: int, pooled: bool) -> nn.Module:
+def timm_backbone(name: str, *, image_res: int, pooled: bool) -> TimmModel:
     """Any timm model by name, random weights, without its classifier; `pooled` with its global pooling."""
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise InputError(f"timm has no model {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
     options = {"num_classes": 0} if pooled else {"num_classes": 0, "global_pool": ""}
     try:
-        return timm.create_model(name, pretrained=False, img_size=image_res, **options)
+        network = timm.create_model(name, pretrained=False, img_size=image_res, **options)
     except TypeError:  # a convolution takes pictures of any size and has no such argument
-        return timm.create_model(name, pretrained=False, **options)
+        network = timm.create_model(name, pretrained=False, **options)
+    return cast(TimmModel, network)
 
 
 def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
@@ -67,13 +79,14 @@ def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
     sizes = dict(sizes)
     try:
         config = AutoConfig.for_model(sizes.pop("model_type", "bert"), **sizes)
-        kind = AutoModel._model_mapping[type(config)]
+        # transformers declares a pair, which is what its mapping of tokenizers holds.
+        kind = cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
     except (ValueError, KeyError) as error:
         raise InputError(f"text_config: {error}") from None
     poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
     model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
     # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
-    model.get_input_embeddings().padding_idx = None
+    cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None
     return model
 
 
@@ -84,22 +97,27 @@ def keep_depthwise_in_float32(backbone: nn.Module) -> None:
     """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.register_forward_pre_hook(_leave_cpu_autocast)
-            module.register_forward_hook(_return_to_cpu_autocast, always_call=True)
+            autocast = _CpuAutocast()
+            module.register_forward_pre_hook(autocast.leave)
+            module.register_forward_hook(autocast.return_to, always_call=True)
 
 
-def _leave_cpu_autocast(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-    differentiated = torch.is_grad_enabled() and (inputs[0].requires_grad or module.weight.requires_grad)
-    module.left_autocast = differentiated and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    if not module.left_autocast:
-        return None
-    torch.set_autocast_enabled("cpu", False)
-    return (inputs[0].float(),)
+class _CpuAutocast:
+    """The hooks of one convolution."""
 
+    left = False
 
-def _return_to_cpu_autocast(module: nn.Module, *_: Any) -> None:
-    if module.left_autocast:
-        torch.set_autocast_enabled("cpu", True)
+    def leave(self, module: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        differentiated = torch.is_grad_enabled() and (inputs[0].requires_grad or module.weight.requires_grad)
+        self.left = differentiated and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if not self.left:
+            return None
+        torch.set_autocast_enabled("cpu", False)
+        return (inputs[0].float(),)
+
+    def return_to(self, *_: Any) -> None:
+        if self.left:
+            torch.set_autocast_enabled("cpu", True)
 
 
 def fix_batch_norm(model: nn.Module) -> None:
@@ -109,7 +127,7 @@ def fix_batch_norm(model: nn.Module) -> None:
             module.eval()
 
 
-def freeze_all_but_last(backbone: nn.Module, stages: int) -> None:
+def freeze_all_but_last(backbone: TimmModel, stages: int) -> None:
     """Leave only a timm model's last `stages` stages trained (what follows the last belongs to it)."""
     grouped = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=False)
     if not 1 <= stages <= len(grouped):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.backbones import fix_batch_norm, freeze_all_but_last, timm_backbone
+from models.backbones import TimmModel, fix_batch_norm, freeze_all_but_last, timm_backbone
 from models.encoders import InstructionEncoder
 from models.start_files import VISION_HEADS
 from utils.errors import InputError
@@ -37,6 +37,7 @@ class SceneClassifier(nn.Module):
         self.head = nn.Linear(self.encoder.width, classes)
         self.head_name = _head_name(backbone)
         self.fixed_bn = fixed_bn
+        self.init_params: list[str] = []  # names that the optimizer's lr_mult reaches
 
     def train(self, mode: bool = True) -> "SceneClassifier":
         """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
@@ -71,8 +72,8 @@ def load_start_file_state(model: SceneClassifier, state: Mapping[str, Tensor]) -
     model.head.load_state_dict({name: state[long_name] for long_name, name in head.items()})
 
 
-def _head_name(backbone: nn.Module) -> str:
+def _head_name(backbone: TimmModel) -> str:
     """timm's name for the backbone's classifier, where it is one that the reader of start files drops."""
     name = backbone.pretrained_cfg.get("classifier")
     name = name[0] if isinstance(name, list | tuple) else name  # a distilled model has two
-    return name if f"{name}.".startswith(VISION_HEADS) else "head"
+    return name if isinstance(name, str) and f"{name}.".startswith(VISION_HEADS) else "head"

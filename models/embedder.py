@@ -35,7 +35,7 @@ from utils.checkpoint import read_checkpoint
 from utils.config import Config, config_from_file
 from utils.errors import InputError
 from utils.logs import progress
-from utils.output import config_in, weights_in
+from utils.output import CONFIG, weights_in
 
 Picture = str | Path | ndarray | Image.Image
 
@@ -114,7 +114,7 @@ def load(checkpoint: str | Path, *, tokenizer: str | None = None, device: str = 
     device: auto, cpu or cuda. Raises InputError where something is missing or does not fit.
     """
     weights = Path(weights_in(str(checkpoint)))
-    config = config_from_file(config_in(str(weights.parent)), [f"tokenizer={tokenizer}"] if tokenizer else None)
+    config = config_from_file(weights.parent / CONFIG, [f"tokenizer={tokenizer}"] if tokenizer else None)
     chosen = processes.device_for(device)
     model = build_model(config)
     load_released(model, read_checkpoint(weights))

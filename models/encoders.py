@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.backbones import fix_batch_norm, freeze_all_but_last, keep_depthwise_in_float32
+from models.backbones import TimmModel, fix_batch_norm, freeze_all_but_last, keep_depthwise_in_float32
 
 # Channel values of 0 to 1, RGB.
 PICTURE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,7 +33,11 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
 class PictureEncoder(nn.Module):
     """A timm model behind the normalisation it was pre-trained with."""
 
-    def __init__(self, backbone: nn.Module, own_normalisation: bool) -> None:
+    scale: Tensor  # [3, 1, 1] as shift, there with own_normalisation
+    shift: Tensor
+    width: int  # of the features it gives
+
+    def __init__(self, backbone: TimmModel, own_normalisation: bool) -> None:
         super().__init__()
         # Convolutions on a CPU, and in low precision on a GPU, are some times faster with channels last.
         self.backbone = backbone.to(memory_format=torch.channels_last)
@@ -60,7 +64,7 @@ class VisionEncoder(PictureEncoder):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: TimmModel,
         *,
         own_normalisation: bool = False,
         trained_stages: int | None = None,
@@ -95,7 +99,7 @@ class InstructionEncoder(PictureEncoder):
     """The prior: a scene classifier up to its global pooling. Without gradient unless it is fine-tuned."""
 
     def __init__(
-        self, backbone: nn.Module, *, finetune: bool, batch_stats: bool, own_normalisation: bool = False
+        self, backbone: TimmModel, *, finetune: bool, batch_stats: bool, own_normalisation: bool = False
     ) -> None:
         super().__init__(backbone, own_normalisation)
         self.finetune, self.batch_stats = finetune, batch_stats
@@ -122,7 +126,7 @@ class TextEncoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, *, mask_padding: bool, summary: Literal["first", "mean"]) -> None:
         super().__init__()
         self.backbone, self.mask_padding, self.summary_kind = backbone, mask_padding, summary
-        self.width = backbone.config.hidden_size
+        self.width: int = backbone.config.hidden_size
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """ids `[B, L]` -> tokens `[B, L, width]`, mask `[B, L]` true where attended (None: all of them are).

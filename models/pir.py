@@ -23,6 +23,7 @@ class PIR(nn.Module):
     ) -> None:
         """instruction_encoder: the prior; None where the config has no VIR."""
         super().__init__()
+        self.init_params: list[str] = []  # names that the optimizer's lr_mult reaches
         c, dim = config, config.embed_dim
         self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
         self.max_violation = c.max_violation
@@ -38,8 +39,8 @@ class PIR(nn.Module):
         self.text_encoder = text_encoder
         self.vision_proj = nn.Linear(vision_encoder.width, dim)
         self.text_proj = nn.Linear(text_encoder.width, dim)
-        self.has_vir, self.has_lca, self.use_tel = c.has_vir, c.has_lca, c.use_tel
-        if c.has_vir:
+        self.has_vir, self.has_lca, self.use_tel = instruction_encoder is not None, c.has_lca, c.use_tel
+        if instruction_encoder is not None:
             self.instruction_encoder = instruction_encoder
             self.conv_proj = nn.Linear(instruction_encoder.width, dim)
             self.vision_instruction = VisionInstruction(dim, c.instru_num, c.filter_size, c.head, c.dropout_r)
@@ -104,6 +105,7 @@ class PIR(nn.Module):
             losses = {"loss_contr": contrastive_loss(v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad)}
             losses["loss"] = losses["loss_contr"]
             if self.use_affil_loss:
+                assert label is not None  # a train set without labels is refused where this loss is used
                 losses["loss_affil"] = affiliation_loss(
                     v,
                     t,

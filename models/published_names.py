@@ -23,7 +23,7 @@ def to_timm(module: nn.Module, state: State) -> State:
     if isinstance(module, ResNet):
         return _resnet_names(state)
     if isinstance(module, EfficientNet) and "_conv_stem.weight" in state:
-        return _efficientnet_names(state, [len(stage) for stage in module.blocks])
+        return _efficientnet_names(state, [len(list(stage.children())) for stage in module.blocks])
     return state
 
 

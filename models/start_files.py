@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import timm
 from huggingface_hub import snapshot_download
@@ -21,6 +22,7 @@ from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
 
 State = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 PREFIXES = ("package:", "timm:", "hf:")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder, the first there
@@ -165,9 +167,9 @@ def read_state(file: Path) -> State:
 
 def _load(
     encoder: str,
-    module: nn.Module,
+    module: Network,
     spec: str,
-    to_ours: Callable[[nn.Module, State], State],
+    to_ours: Callable[[Network, State], State],
     heads: tuple[str, ...],
     download: bool,
 ) -> StartReport:

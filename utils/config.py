@@ -233,8 +233,9 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
         read["vision_config"] = read_value(sizes["vision_config"], VisionSizes, "vision_config", problems)
         read["text_config"] = read_value(sizes["text_config"], Mapping[str, Any], "text_config", problems)
         read.setdefault("prior_normalisation", usual_normalisation(read.get("prior_backbone", Config.prior_backbone)))
-    config = Config(**read) if not problems else None
-    problems += _impossible(config) if config else []
+    if not problems:
+        config = Config(**read)
+        problems = _impossible(config)
     if problems:
         raise InputError(f"config: {listed(problems)}")
     return config
@@ -274,7 +275,7 @@ def process_batch(batch_size_train: int, global_batch: int | None, processes: in
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

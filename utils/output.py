@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TypeVar
 
 from utils.errors import InputError
 from utils.typed import read_yaml
@@ -24,6 +25,8 @@ OF_EVALUATION = (RESULT, RANKS, EMBEDDINGS, EXAMPLES, CONFUSION)
 
 SHARED_SECONDS = 30.0
 
+Given = TypeVar("Given", str, None)  # an argument of the command line
+
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool) -> None:
     """Raise InputError where the folder holds a run already and nothing says what to do with it."""
@@ -41,7 +44,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
         raise InputError(f"{folder} has no {RESUME} to go on from; give --overwrite, or another --output_dir")
 
 
-def weights_in(given: str | None) -> str | None:
+def weights_in(given: Given) -> Given:
     """The weights that `--checkpoint` names: a file, or a folder as published or as a run left it, then its best."""
     return str(Path(given) / BEST) if given and Path(given).is_dir() else given
 

@@ -12,8 +12,10 @@ from utils.files import write_whole
 
 
 @contextmanager
-def png_figure(file: Path, width: float, height: float, *, dpi: int, **saving: str) -> Iterator[Figure]:
-    """A figure of `width` by `height` inches to draw on, written to `file` at the end; saving: as `savefig` takes it.
+def png_figure(
+    file: Path, width: float, height: float, *, dpi: int, bbox_inches: str | None = None
+) -> Iterator[Figure]:
+    """A figure of `width` by `height` inches to draw on, written to `file` at the end; bbox_inches: as of `savefig`.
 
     Titles and names are shown as they are written: a `$` in one starts no formula.
     """
@@ -21,5 +23,5 @@ def png_figure(file: Path, width: float, height: float, *, dpi: int, **saving: s
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=dpi, **saving)
+        figure.savefig(content, format="png", dpi=dpi, bbox_inches=bbox_inches)
     write_whole(file, content.getvalue())

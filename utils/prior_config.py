@@ -75,8 +75,8 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
     read = read_fields(PriorConfig, known, "", problems)
     if not problems:
         read.setdefault("normalisation", usual_normalisation(read.get("backbone", PriorConfig.backbone)))
-    config = PriorConfig(**read) if not problems else None
-    problems += _impossible(config) if config else []
+        config = PriorConfig(**read)
+        problems = _impossible(config)
     if problems:
         raise InputError(f"config: {listed(problems)}")
     return config

@@ -95,5 +95,5 @@ def peak_memory(device: torch.device) -> int:
 
 def _compressed(arrays: dict[str, np.ndarray]) -> bytes:
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()

@@ -6,6 +6,7 @@ is made of (keys, items, numbers, text) and run nothing, neither from the file n
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Self
 
 
@@ -74,7 +75,7 @@ _OF_MODULES: dict[type, dict[str, str]] = {
 }
 
 
-def stand_ins() -> list[tuple[Any, str]]:
+def stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """(stand-in, full name of the class or function it stands for), as torch.serialization.safe_globals takes them."""
     return [
         (kind, f"{module}.{name}")

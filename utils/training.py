@@ -2,17 +2,16 @@
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from utils import output, processes
 from utils.checkpoint import read_torch_file, save
@@ -25,15 +24,25 @@ from utils.typed import write_yaml
 class TrainConfig(Protocol):
     """What the loop reads of a config, whatever else it holds."""
 
-    batch_size_train: int  # per process
-    precision: str
-    schedular: SchedularConfig
+    @property
+    def batch_size_train(self) -> int:
+        """Per process."""
+
+    @property
+    def precision(self) -> str:
+        """float32, bf16 or auto."""
+
+    @property
+    def schedular(self) -> SchedularConfig:
+        """Epochs and learning rates."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""
 
 
 ConfigKind = TypeVar("ConfigKind", bound=TrainConfig)
+Model = TypeVar("Model", bound=nn.Module)
+Model_contra = TypeVar("Model_contra", bound=nn.Module, contravariant=True)  # of a task, which only takes models
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,16 @@ class Run(Generic[ConfigKind]):
     resuming: bool
 
 
-class Task(Protocol):
+class TrainBatches(Iterable[Any], Sized, Protocol):
+    """A loader, as the loop sees it."""
+
+    batch_size: int  # of this process
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration give this epoch."""
+
+
+class Task(Protocol[Model_contra]):
     """What is trained, as the loop sees it."""
 
     split: str  # that epochs are evaluated on
@@ -61,18 +79,18 @@ class Task(Protocol):
     def describe(self, batch: Any) -> str:
         """What is in a batch, for a person to look at."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: Model_contra) -> dict[str, float]:
         """Figures of a model on the split, the same on every process."""
 
-    def save(self, model: nn.Module, epoch: int, *, best: bool) -> None:
+    def save(self, model: Model_contra, epoch: int, *, best: bool) -> None:
         """Keep the weights of an epoch, where they are to be kept; called on process 0 alone."""
 
 
 @dataclass
-class TrainState:
+class TrainState(Generic[Model]):
     """The parts of a training that change, and where it stands: what it resumes from is the last whole epoch."""
 
-    model: nn.Module
+    model: Model
     average: AveragedModel | None  # of the weights, where the config asks for one
     optimizer: Optimizer
     scheduler: LRScheduler
@@ -81,9 +99,10 @@ class TrainState:
     best: float = -1.0  # of the best epoch, the figure that epochs are compared by
 
     @property
-    def best_model(self) -> nn.Module:
+    def best_model(self) -> Model:
         """The model that is evaluated and kept: the average where there is one."""
-        return self.average.module if self.average else self.model
+        # torch does not say that an average's model is of the class it was made from.
+        return cast(Model, self.average.module) if self.average else self.model
 
     def save(self, file: Path, identity: Mapping[str, Any]) -> None:
         """Write everything, and with it what a run that goes on must have in common with this one."""
@@ -124,7 +143,9 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     return Run(config, args.output_dir, args.seed, batch_size, device, bf16, resuming)
 
 
-def train(task: Task, state: TrainState, loader: DataLoader, run: Run, identity: Mapping[str, Any]) -> None:
+def train(
+    task: Task[Model], state: TrainState[Model], loader: TrainBatches, run: Run, identity: Mapping[str, Any]
+) -> None:
     """Train the epochs that are left; `state.best_epoch` is then the one whose figure is the highest.
 
     Writes `config.yaml`, and each epoch a line of `log.txt`, curves and `resume.pth` to the run's folder.
@@ -167,7 +188,7 @@ def train(task: Task, state: TrainState, loader: DataLoader, run: Run, identity:
     processes.barrier()
 
 
-def train_epoch(task: Task, state: TrainState, loader: DataLoader, epoch: int, epochs: int) -> dict[str, float]:
+def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int, epochs: int) -> dict[str, float]:
     """One pass over the loader: means of what the steps log, the last learning rate, seconds, pictures a second."""
     state.model.train()
     loader.set_epoch(epoch)
@@ -183,7 +204,7 @@ def train_epoch(task: Task, state: TrainState, loader: DataLoader, epoch: int, e
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
-        lr = state.scheduler.get_last_lr()[0]
+        lr = float(state.scheduler.get_last_lr()[0])
         state.scheduler.step()
         if state.average:
             state.average.update_parameters(state.model)

@@ -106,7 +106,8 @@ def write_yaml(values: Mapping[str, Any], file: Path) -> None:
     """Write plain values as YAML, whole or not at all."""
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.default_flow_style = False
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.dump(dict(values), text)
     write_whole(file, text.getvalue().encode())
 
@@ -202,7 +203,7 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         kind = typing.get_args(hint)[1]
         read = {key: read_value(item, kind, f"{name}.{key}", problems) for key, item in value.items()}
         return types.MappingProxyType(read)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TypeError
         before = len(problems)
