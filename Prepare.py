@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     old_shards = known_shards(index)
     with release_folder(args.release, output_dir) as folder, partial_folders([page, index]):
         listing = read_listing(args, folder)
-        made_with = settings(args, listing, other)
+        made_with = settings(args, other)
         defects = Defects()
         pictures = with_files(listing.pictures, defects)
         check_splits(args, listing.pictures, pictures)
@@ -153,7 +153,7 @@ def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
     return published_split(args.dataset, listing) if args.split == "published" else listing
 
 
-def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None) -> dict[str, Any]:
+def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]:
     """The arguments that the output depends on, the release itself apart."""
     labels = None if args.dataset == FOLDER else RELEASES[args.dataset].labels_chosen(args.labels)
     return {
