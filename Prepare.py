@@ -2,44 +2,40 @@
 
 import argparse
 import json
-import re
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.releases.annotation_files import annotation_entries, annotation_texts, check_places, write_all
+from dataset.releases.annotation_files import annotation_entries, annotation_text
 from dataset.releases.archives import release_folder
 from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
 from dataset.releases.folder_set import SEED, read_folder_set
-from dataset.releases.listings import RELEASES, SPLITS, ListedPicture, Listing
-from dataset.releases.near_duplicates import near_duplicates
-from dataset.releases.picture_check import check_pictures, hashed
-from dataset.releases.prepared import (
+from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.output_files import check_places, partial, partial_folders, put_in_place, write_partial
+from dataset.releases.picture_check import check_pictures
+from dataset.releases.published_releases import RELEASES
+from dataset.releases.published_splits import PUBLISHED, check_published, published_split
+from dataset.releases.report_json import (
     REPORT,
     OtherSet,
     input_checksum,
     is_done,
-    output_checksum,
-    plain_pairs,
+    near_duplicate_pairs,
     relative_root,
     report_values,
-    split_counts,
 )
-from dataset.releases.published_splits import check_published, published_split
-from dataset.releases.report import HTML, render
+from dataset.releases.report_page import HTML, render
 from dataset.releases.shard_writer import check_suffixes, known_shards, write_shards
 from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.output import open_output
+from utils.typed import override_of
 
 FOLDER = "folder"
 SHARDS = "shards"  # the folder for them
-PARTIAL = ".partial"  # the folder in it that they are written to first
 TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
 
@@ -50,13 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
     output_dir = args.output_dir.resolve()
     other = OtherSet(args.check_against) if args.check_against else None
     open_output(output_dir)
-    train_file, index = output_dir / f"{args.dataset}_train.json", output_dir / SHARDS / f"{args.dataset}_train.json"
-    names = (*(f"{args.dataset}_{split}.json" for split in SPLITS), HTML, REPORT)
-    check_places([*(output_dir / name for name in names), index])
+    annotations = {split: output_dir / f"{args.dataset}_{split}.json" for split in SPLITS}
+    page, report_file, index = output_dir / HTML, output_dir / REPORT, output_dir / SHARDS / annotations["train"].name
+    outputs = [*annotations.values(), page]
+    check_places([*outputs, report_file, index])
     old_shards = known_shards(index)
-    with release_folder(args.release, output_dir) as folder, set_aside(index.parent / PARTIAL) as beside:
+    with release_folder(args.release, output_dir) as folder, partial_folders([page, index]):
         listing = read_listing(args, folder)
-        made_with = settings(args, listing, other)
+        made_with = settings(args, other)
         defects = Defects()
         pictures = with_files(listing.pictures, defects)
         check_splits(args, listing.pictures, pictures)
@@ -71,31 +68,32 @@ def main(arguments: list[str] | None = None) -> int:
         pictures = with_captions(readable(pictures, checks, defects), defects)
         check_splits(args, listing.pictures, pictures)
         check_classes(pictures, defects)
-        found = hashed(listing.image_root, [picture.file for picture in pictures], checks)
-        shared = near_duplicates(found, other.pictures) if other else []
-        pairs = plain_pairs(pictures, near_duplicates(found), shared, other)
-
+        pairs = near_duplicate_pairs(listing.image_root, pictures, checks, other)
         checksum = input_checksum(listing.sources, {file: check.checksum for file, check in checks.items()})
         root = relative_root(listing.image_root, output_dir)
         report = report_values(made_with, root, checksum, pictures, checks, defects, pairs)
-        texts = annotation_texts(args.dataset, pictures)
-        texts[HTML] = render(report, defects, pictures, listing.image_root, other)
-        report["outputs"] = {name: output_checksum(text) for name, text in texts.items()}
-        new_shards: dict[Path, Path] = {}  # place -> where it is; the index, first among the known, comes last
+
+        entries = annotation_entries(pictures)
+        for split, file in annotations.items():
+            write_partial(file, annotation_text(entries[split]))
+        write_partial(page, render(report, defects, pictures, listing.image_root, other))
+        train_file, shards = annotations["train"], []
         if args.shards:
-            entries = annotation_entries(pictures)["train"]
-            pattern = Path(write_shards(entries, listing.image_root, beside, index.stem))
-            train_file = index.with_name(pattern.name)
-            new_shards = {index.with_name(file.name): file for file in reversed(known_shards(beside / index.name))}
-            report["outputs"] |= {f"{SHARDS}/{file.name}": file_checksum(file) for file in new_shards.values()}
-        texts[REPORT] = json.dumps(report, indent=1) + "\n"
-        write_all({output_dir / name: text for name, text in texts.items()}, new_shards, old_shards)
+            pattern = write_shards(entries["train"], listing.image_root, partial(index).parent, index.stem)
+            train_file = index.with_name(Path(pattern).name)
+            shards = [index.with_name(file.name) for file in reversed(known_shards(partial(index)))]  # the index last
+        report["outputs"] = {
+            file.relative_to(output_dir).as_posix(): file_checksum(partial(file)) for file in (*outputs, *shards)
+        }
+        write_partial(report_file, json.dumps(report, indent=1) + "\n")
+        put_in_place([*shards, *outputs, report_file], old_shards)
 
     if old_shards and not args.shards:
         print(f"removed the shards of an earlier run from {index.parent}: the training pictures are written anew")
-    tell(args.dataset, output_dir, pictures, defects, pairs)
+    summarise(annotations, report)
+    print(f"all of it by name: {page}, {report_file}")
     print("train on them with:")
-    print(training_command(args.dataset, listing.image_root.resolve(), train_file, output_dir, pictures))
+    print(training_command(args.dataset, listing.image_root.resolve(), train_file, annotations, report))
     return 0
 
 
@@ -132,7 +130,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--check_against", type=named_path, metavar="FILE", help="another data set's report.json: are pictures in both?"
     )
-    add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/ there")
+    add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
     if args.dataset == FOLDER and args.labels:
@@ -155,7 +153,7 @@ def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
     return published_split(args.dataset, listing) if args.split == "published" else listing
 
 
-def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None) -> dict[str, Any]:
+def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]:
     """The arguments that the output depends on, the release itself apart."""
     labels = None if args.dataset == FOLDER else RELEASES[args.dataset].labels_chosen(args.labels)
     return {
@@ -168,16 +166,6 @@ def settings(args: argparse.Namespace, listing: Listing, other: OtherSet | None)
     }
 
 
-@contextmanager
-def set_aside(folder: Path) -> Iterator[Path]:
-    """A folder to write to, gone afterwards, as is what a run that was killed left there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_splits(args: argparse.Namespace, listed: Sequence[ListedPicture], pictures: Sequence[ListedPicture]) -> None:
     """Raise InputError where a split has none of the `pictures` left, and too few for the published split."""
     if args.split == "published":
@@ -188,66 +176,54 @@ def check_splits(args: argparse.Namespace, listed: Sequence[ListedPicture], pict
         redraw = ", or draw another split with --seed" if args.dataset == FOLDER else ""
         raise InputError(
             f"{args.release}: no picture of the split {' and '.join(empty)} is there, readable and with a caption "
-            f"({lost[0]!r:.80} first): mend them{redraw}"
+            f"({lost[0]!r:.80} first): repair them{redraw}"
         )
     if empty:
-        hint = ": give --split published" if args.dataset in ("rsicd", "rsitmd") else ""
+        hint = ": give --split published" if args.dataset in PUBLISHED else ""
         raise InputError(f"{args.release} has no picture of the split {' and '.join(empty)}{hint}")
 
 
-def tell(
-    dataset: str,
-    output_dir: Path,
-    pictures: Sequence[ListedPicture],
-    defects: Defects,
-    pairs: dict[str, list[dict[str, Any]]],
-) -> None:
+def summarise(annotations: dict[str, Path], report: dict[str, Any]) -> None:
     """Print what was written and, a line a kind, what is wrong in it."""
-    for split in SPLITS:
-        counts = ", ".join(f"{count} {name}" for name, count in split_counts(pictures, split).items())
-        print(f"{output_dir / f'{dataset}_{split}.json'}: {counts}")
-    for kind, (title, _, left_out) in KINDS.items():
-        if count := defects.count(kind):
-            first = defects[kind][0]
-            print(f"{'warning: left out: ' if left_out else ''}{title}: {count} ({first.label or first.image!r} first)")
-    for name, found in pairs.items():
-        if found:
-            one, two = found[0]["images"]
+    for split, file in annotations.items():
+        print(f"{file}: {', '.join(f'{count} {name}' for name, count in report['counts'][split].items())}")
+    for kind, values in report["defects"].items():
+        if values["count"]:
+            first = values["items"][0]
+            warning = "warning: left out: " if KINDS[kind].left_out else ""
+            print(f"{warning}{values['title']}: {values['count']} ({first.get('label') or first['image']!r} first)")
+    for kind in ("across_splits", "within_a_split", "across_sets"):
+        if pairs := report["near_duplicates"][kind]:
+            one, two = pairs[0]["images"]
             print(
-                f"warning: near-duplicate pictures {name.replace('_', ' ')}: {by_splits(name, found)} "
+                f"warning: near-duplicate pictures {kind.replace('_', ' ')}: {by_splits(kind, pairs)} "
                 f"({one!r} and {two!r} first)"
             )
-    print(f"all of it by name: {output_dir / HTML}, {output_dir / REPORT}")
 
 
-def by_splits(name: str, pairs: Sequence[dict[str, Any]]) -> str:
+def by_splits(kind: str, pairs: Sequence[dict[str, Any]]) -> str:
     """How many pairs there are of which splits: `2 train and test, 1 val and test`."""
-    form = "{} here, {} there" if name == "across_sets" else "{} and {}"
-    kinds = (p["splits"] if name == "across_sets" else sorted(p["splits"], key=SPLITS.index) for p in pairs)
-    return ", ".join(f"{count} {kind}" for kind, count in Counter(form.format(*splits) for splits in kinds).items())
+    form = "{} here, {} there" if kind == "across_sets" else "{} and {}"
+    splits = (p["splits"] if kind == "across_sets" else sorted(p["splits"], key=SPLITS.index) for p in pairs)
+    return ", ".join(f"{count} {named}" for named, count in Counter(form.format(*pair) for pair in splits).items())
 
 
 def training_command(
-    dataset: str, image_root: Path, train_file: Path, output_dir: Path, pictures: Sequence[ListedPicture]
+    dataset: str, image_root: Path, train_file: Path, annotations: dict[str, Path], report: dict[str, Any]
 ) -> str:
     """The one shell line that trains on the files."""
-    overrides = [
-        f"image_root={_yaml(image_root)}",
-        f"train_file=[{_yaml(train_file)}]",
-        f"val_file={_yaml(output_dir / f'{dataset}_val.json')}",
-        f"test_file={_yaml(output_dir / f'{dataset}_test.json')}",
-    ]
-    if pictures[0].label_name is None:
-        overrides.append("use_affil_loss=False")
+    values: dict[str, Any] = {
+        "image_root": str(image_root),
+        "train_file": [str(train_file)],
+        "val_file": str(annotations["val"]),
+        "test_file": str(annotations["test"]),
+    }
+    if not report["counts"]["train"]["labels"]:
+        values["use_affil_loss"] = False
     command = ["python", "run.py", "--task", TASKS.get(dataset, DEFAULT_TASK)]
-    for override in overrides:
-        command += ["--override", override]
+    for key, value in values.items():
+        command += ["--override", override_of(key, value)]
     return shlex.join(command)
-
-
-def _yaml(path: Path) -> str:
-    """The path as a YAML value: quoted unless it holds plain characters only."""
-    return str(path) if re.fullmatch(r"[\w./-]+", str(path), re.ASCII) else json.dumps(str(path))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from utils.errors import InputError, reason
 from utils.files import PICTURE_FORMATS
@@ -56,14 +57,19 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             if is_deep(image):
                 raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(upright_rgb(image))
     except InputError:
         raise
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
 
 
-def is_deep(image: Image.Image) -> bool:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as people see it: turned as its EXIF orientation says, in RGB."""
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def is_deep(image: ImageFile) -> bool:
     """Whether an opened picture has more than 8 bits a channel, which Pillow clips to white or cuts to almost black."""
     packed = str(image.tile[0].args) if image.tile else ""  # Pillow gives a 16-bit RGB file the mode RGB
     return image.mode.startswith(("I", "F")) or ";16" in packed

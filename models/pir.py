@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
 from models.heads import EncoderLayer, LanguageCycle, VisionInstruction
 from models.losses import affiliation_loss, contrastive_loss, triplet_loss
-from utils.config import MAX_PICTURE_TOKENS, Config
+from utils.config import Config
+from utils.config_checks import MAX_PICTURE_TOKENS
 from utils.errors import InputError
 
 

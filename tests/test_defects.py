@@ -288,3 +288,14 @@ def test_too_many_damaged_pictures_are_an_error(report, entries, release):
         (release / "images" / f"beach_{number}.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"3 of 14 pictures are missing or unreadable"):
         report(entries)
+
+
+def test_pictures_that_are_turned_when_they_are_read_are_counted(report, entries, tmp_path, release):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(release / "images" / "beach_1.jpg")
+    picture.resize((40, 20)).save(release / "images" / "beach_1.jpg", exif=exif)
+    found = report(entries)
+    assert found["pictures_turned"] == [{"image": "beach_1.jpg", "detail": "orientation 6"}]
+    (other,) = found["pictures_other_size"]
+    assert other["detail"].startswith("20 x 40, most are")  # as it is seen, and trained on

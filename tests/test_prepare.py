@@ -319,11 +319,11 @@ def test_an_edited_index_of_shards_is_told_before_the_work(release, tmp_path, mo
 def test_pictures_that_shards_do_not_hold_are_told_before_the_work(tmp_path, monkeypatch):
     folder = tmp_path / "mine"
     folder.mkdir()
-    for name in ("a.webp", "b.jpg", "c.jpg"):
+    for name in ("a.jpe", "b.jpg", "c.jpg"):
         picture(name).save(folder / name)
-    (folder / "table.csv").write_text("image,caption,split\na.webp,x,train\nb.jpg,y,val\nc.jpg,z,test\n")
+    (folder / "table.csv").write_text("image,caption,split\na.jpe,x,train\nb.jpg,y,val\nc.jpg,z,test\n")
     no_work(monkeypatch)
-    assert "1 problem: 'a.webp'; leave --shards out" in told(folder, tmp_path / "out", "--shards", dataset="folder")
+    assert "1 problem: 'a.jpe'; leave --shards out" in told(folder, tmp_path / "out", "--shards", dataset="folder")
 
 
 def test_a_picture_that_is_no_regular_file_is_told(release, tmp_path):
@@ -665,7 +665,7 @@ def test_without_its_pictures_another_set_is_compared_by_hash(release, tmp_path,
         ("{", "not JSON"),
         ("{}", "is not a report"),
         (
-            '{"format": 1, "arguments": {"dataset": "x"}, "image_root": ".", "pictures": {"train": {"a": "ff"}}}',
+            '{"format": 2, "arguments": {"dataset": "x"}, "image_root": ".", "pictures": {"train": {"a": "ff"}}}',
             "damaged",
         ),
         ('[{"image": "a.jpg", "caption": "x"}]', "has no report.json beside it"),

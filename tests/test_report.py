@@ -10,7 +10,7 @@ from PIL import Image
 
 import Prepare
 from dataset.releases.defects import Finding
-from dataset.releases.report import worst
+from dataset.releases.report_page import worst
 from tests.small_releases import WORDS, entry, make_release
 
 ODD = '<script>alert("x")</script> & more'

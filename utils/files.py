@@ -37,7 +37,20 @@ def read_text(file: str | Path, kind: str = "UTF-8 text") -> str:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not {kind}: {error}") from None
+        wrong = "" if "UTF-8" in kind else "it is not UTF-8 text, "
+        raise InputError(f"{file} is not {kind}: {wrong}{_likely_encoding(Path(file))}{error}") from None
+
+
+def _likely_encoding(file: Path) -> str:
+    """A hint at what a text that is not UTF-8 may be, for an error."""
+    content = file.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it begins as UTF-16, save it as UTF-8; "
+    try:
+        content.decode("gbk")
+        return "it may be GBK, save it as UTF-8; "
+    except UnicodeDecodeError:
+        return ""
 
 
 def read_json(file: str | Path, kind: str = "JSON") -> Any:

@@ -23,7 +23,8 @@ HAZE = (12, 0.94)  # what the air adds to each channel, and the share of the gro
 
 def shade(colour: Colour, factor: float) -> Colour:
     """The colour lighter (factor above 1) or darker."""
-    return tuple(max(0, min(255, round(channel * factor))) for channel in colour)
+    red, green, blue = (max(0, min(255, round(channel * factor))) for channel in colour)
+    return red, green, blue
 
 
 def rectangle(x: float, y: float, w: float, h: float) -> Points:
@@ -133,7 +134,7 @@ class Brush:
     def _sheet(self) -> int:
         return self.image.width * 2  # surfaces are cut at random from a sheet of twice the picture's side
 
-    def _fill(self, points: Points | None, dark: Colour, light: Colour, sheet: Image.Image) -> None:
+    def _fill(self, points: Points | None, dark: tuple[int, ...], light: tuple[int, ...], sheet: Image.Image) -> None:
         side = self.image.width
         left, top = self.rng.randrange(side), self.rng.randrange(side)
         blend = sheet.crop((left, top, left + side, top + side))
@@ -170,7 +171,7 @@ class Brush:
         light = 1 + noise.normal(0, 0.03) + noise.normal(0, 0.03) * across + noise.normal(0, 0.03) * across[:, None]
         cast = noise.normal(0, 2.5, 3)
         grain = noise.normal(0, GRAIN, (size, size, 1)) + noise.normal(0, GRAIN / 3, (size, size, 3))
-        pixels = np.asarray(picture, np.float32)  # [size, size, 3]
+        pixels: np.ndarray = np.asarray(picture, np.float32)  # [size, size, 3]
         pixels += FADED * (pixels.mean(axis=2, keepdims=True) - pixels)
         pixels = HAZE[0] + HAZE[1] * pixels * light[..., None] + cast + grain
         if noise.random() < 0.5:  # no caption says left or right, which training's flips would exchange

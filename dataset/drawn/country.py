@@ -17,9 +17,9 @@ from dataset.drawn.objects import flat, house, tree
 def waterway(b: Brush, scene: Scene) -> Slots:
     """A wide meandering river."""
     middle = river(b.at(0, 4), WATER[scene.tint], 36, 7)
-    slots = []
+    slots: Slots = []
     for x in (-40, -20, 0, 20, 40):
-        y = min(middle, key=lambda point, x=x: abs(point[0] - x))[1]
+        _, y = min((abs(along - x), y) for along, y in middle)
         slots.append((x, y + 4 + b.rng.uniform(-8, 8), b.rng.choice((0, 180))))
     return slots
 

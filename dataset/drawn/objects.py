@@ -1,4 +1,4 @@
-"""The objects that captions count, and the buildings they stand beside.
+"""The objects that captions count, and the buildings near them.
 
 Every object is drawn around the origin of the brush it gets, in a size that fits the scene's slots.
 """

@@ -18,6 +18,7 @@ from dataset.drawn.grammar import SPLIT_TURNS, capacity, captions_of, scene_at, 
 from dataset.drawn.kinds import KINDS
 from dataset.drawn.pictures import draw_scene
 from utils.errors import InputError
+from utils.files import read_json
 
 FORMAT = 1  # raised when the same parameters begin to give other pictures or captions
 MARKER = "scenes.json"  # the parameters of a finished folder
@@ -27,7 +28,7 @@ SIZES = range(32, 513)
 def draw_scenes(
     folder: str | Path, *, seed: int = 0, train: int = 1200, val: int = 150, test: int = 200, size: int = 112
 ) -> None:
-    """Draw the data set into `folder`, whole or not at all; leave it alone where it is already there.
+    """Draw the data set into `folder`, whole or not at all; leave it alone where it is drawn already.
 
     The folder is the image root and also a BERT tokenizer's folder. It gets `images/*.jpg` (`size` by `size`
     pixels), `scenes_train.json`, `scenes_val.json`, `scenes_test.json`, `vocab.txt`, `tokenizer_config.json` and
@@ -49,8 +50,8 @@ def draw_scenes(
             return
         place = folder.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
-            part = Path(beside) / place.name
+        with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as temporary:
+            part = Path(temporary) / place.name
             _fill(part, parameters)
             if not _is_drawn(folder, parameters):  # another process may have drawn the same meanwhile
                 if folder.exists():
@@ -69,8 +70,8 @@ def _is_drawn(folder: Path, parameters: dict[str, int]) -> bool:
     if not any(folder.iterdir()):
         return False
     try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(folder / MARKER)
+    except InputError:
         found = None
     if not isinstance(found, dict) or found.keys() != parameters.keys():
         raise InputError(f"{folder}: holds something other than drawn scenes; choose another folder")

@@ -155,8 +155,8 @@ def overpass(b: Brush, scene: Scene) -> Slots:
         deck.box(0, 0, 240, 21, (196, 194, 188), height)
         deck.box(0, 0, 240, 18.6, lane)
         deck.box(0, 0, 240, 1, (206, 204, 196))
-        for y in (-4.7, 4.7):
-            deck.dashes(-110, 110, y, 0.5, LINE)
+        for across in (-4.7, 4.7):
+            deck.dashes(-110, 110, across, 0.5, LINE)
     return [(-40, 7, 180), (38, -7, 0), (-24, -7, 0), (7, -26, 90), (-7, 34, -90), (7, 20, 90), (-7, -6, -90)]
 
 

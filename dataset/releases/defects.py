@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataset.captions import clean_caption
-from dataset.releases.listings import SPLITS, ListedPicture
-from dataset.releases.picture_check import PictureCheck
+from dataset.releases.listing import SPLITS, ListedPicture
+from dataset.releases.picture_check import UPRIGHT, PictureCheck
 from utils.errors import InputError
 from utils.files import leads_outside
 
@@ -48,6 +48,7 @@ KINDS = {
         left_out=True,
     ),
     "pictures_not_rgb": Kind("Pictures that are not RGB", "Kept; converted to RGB when they are read."),
+    "pictures_turned": Kind("Pictures that their EXIF orientation turns", "Kept; turned upright when they are read."),
     "pictures_other_size": Kind(
         "Pictures of another size than most", "Kept; training crops and resizes, evaluation resizes to a square."
     ),
@@ -92,37 +93,34 @@ class Defects:
     """The findings of each kind."""
 
     def __init__(self) -> None:
-        self._found: defaultdict[str, list[Finding]] = defaultdict(list)
+        self._found: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
 
-    def add(self, kind: str, image: str, detail: str, **more: int | float | str) -> None:
+    def add(self, kind: str, finding: Finding) -> None:
         """Note a finding of a kind of `KINDS`."""
-        self._found[kind].append(Finding(image, detail, **more))
+        self._found[kind].append(finding)
 
     def __getitem__(self, kind: str) -> list[Finding]:
         """The findings of a kind, sorted by picture."""
         return sorted(self._found[kind], key=lambda f: (f.label or "", f.image, f.caption or 0, f.detail))
 
-    def count(self, kind: str) -> int:
-        """How many findings of a kind there are."""
-        return len(self._found[kind])
-
 
 def with_files(pictures: Sequence[ListedPicture], defects: Defects) -> list[ListedPicture]:
-    """The pictures whose name stands for one file that is there, each file once."""
+    """The pictures whose name stands for one file that is found, each file once."""
     kept: list[ListedPicture] = []
     seen: set[str] = set()
     for picture in pictures:
-        if leads_outside(picture.name):
-            defects.add("names_outside", picture.name, picture.name)
-        elif (picture.file or picture.name) in seen:
-            defects.add("names_repeated", picture.name, f"again, in the split {picture.split}")
-        elif picture.file is None:
-            seen.add(picture.name)
-            defects.add("pictures_missing", picture.name, f"listed in the split {picture.split}")
+        name = picture.name
+        if leads_outside(name):
+            defects.add("names_outside", Finding(name, name))
+        elif picture.file in seen:
+            defects.add("names_repeated", Finding(name, f"again, in the split {picture.split}"))
         else:
             seen.add(picture.file)
-            if picture.file != picture.name:
-                defects.add("names_other_case", picture.file, f"listed as {picture.name}")
+            if not picture.found:
+                defects.add("pictures_missing", Finding(name, f"listed in the split {picture.split}"))
+                continue
+            if picture.file != name:
+                defects.add("names_other_case", Finding(picture.file, f"listed as {name}"))
             kept.append(picture)
     _check_whole(len(pictures), defects)
     return kept
@@ -132,26 +130,28 @@ def readable(
     pictures: Sequence[ListedPicture], checks: Mapping[str, PictureCheck], defects: Defects
 ) -> list[ListedPicture]:
     """The pictures that training can read; the others, and what is odd in form or size, are noted."""
-    sizes = Counter(check.size for check in checks.values() if check.size)
+    sizes = Counter(check.size for check in checks.values() if not check.unreadable)
     common = min(sizes, key=lambda size: (-sizes[size], size), default=(0, 0))
     kept = []
     for picture in pictures:
         file, check = picture.file, checks[picture.file]
-        if check.unreadable is not None:
-            defects.add("pictures_unreadable", file, check.unreadable)
+        if check.unreadable:
+            defects.add("pictures_unreadable", Finding(file, check.unreadable))
             continue
         if check.deep:
-            defects.add("pictures_deep", file, check.form)
+            defects.add("pictures_deep", Finding(file, check.form))
             continue
-        if check.form is not None:
-            defects.add("pictures_not_rgb", file, check.form)
+        if check.form:
+            defects.add("pictures_not_rgb", Finding(file, check.form))
+        if check.orientation != UPRIGHT:
+            defects.add("pictures_turned", Finding(file, f"orientation {check.orientation}"))
         if check.size != common:
             (width, height), (usual_width, usual_height) = check.size, common
             detail = f"{width} x {height}, most are {usual_width} x {usual_height}"
             ratio = width * height / (usual_width * usual_height)
-            defects.add("pictures_other_size", file, detail, weight=max(ratio, 1 / ratio))
+            defects.add("pictures_other_size", Finding(file, detail, weight=max(ratio, 1 / ratio)))
         kept.append(picture)
-    _check_whole(len(pictures) + defects.count("pictures_missing"), defects)
+    _check_whole(len(pictures) + len(defects["pictures_missing"]), defects)
     return kept
 
 
@@ -159,20 +159,20 @@ def with_captions(pictures: Sequence[ListedPicture], defects: Defects) -> list[L
     """The pictures that have a caption with a word, captions without one replaced."""
     kept = []
     for picture in pictures:
-        cleaned = [_words(raw) for raw in picture.captions]
+        file, cleaned = picture.file, [_words(raw) for raw in picture.captions]
         first = next((raw for raw, words in zip(picture.captions, cleaned, strict=True) if words), None)
         if first is None:
-            defects.add("captions_none", picture.file, f"{len(cleaned)} captions: {[*picture.captions]!r:.120}")
+            defects.add("captions_none", Finding(file, f"{len(cleaned)} captions: {[*picture.captions]!r:.120}"))
             continue
         if len(cleaned) < CAPTIONS_PER_PICTURE:
-            defects.add("captions_few", picture.file, f"{len(cleaned)} captions", weight=-len(cleaned))
+            defects.add("captions_few", Finding(file, f"{len(cleaned)} captions", weight=-len(cleaned)))
         captions = []
         for number, (raw, words) in enumerate(zip(picture.captions, cleaned, strict=True), 1):
             if not words:
                 detail = f"{raw!r:.80} became {first!r:.200}"
-                defects.add("captions_empty", picture.file, detail, caption=number)
+                defects.add("captions_empty", Finding(file, detail, number))
             captions.append(raw if words else first)
-        _check_words(picture.file, cleaned, defects)
+        _check_words(file, cleaned, defects)
         kept.append(picture._replace(captions=tuple(captions)))
     return kept
 
@@ -186,15 +186,15 @@ def _check_words(file: str, cleaned: Sequence[list[str]], defects: Defects) -> N
         text = " ".join(words[:MAX_WORDS])
         if text in seen:
             repeats = len(seen) + 1 - len(set(seen))
-            defects.add("captions_repeated", file, text, caption=number, weight=repeats)
+            defects.add("captions_repeated", Finding(file, text, number, weight=repeats))
         seen.append(text)
         if len(words) > MAX_WORDS:
             detail = f"{len(words)} words, without: {' '.join(words[MAX_WORDS:])}"
-            defects.add("captions_cut", file, detail, caption=number, weight=len(words))
+            defects.add("captions_cut", Finding(file, detail, number, weight=len(words)))
         odd = sorted({sign for word in words for sign in word if not sign.isascii()})
         if odd:
             named = ", ".join(f"{sign} (U+{ord(sign):04X})" for sign in odd)
-            defects.add("captions_characters", file, f"{named} in: {text}", caption=number, weight=len(odd))
+            defects.add("captions_characters", Finding(file, f"{named} in: {text}", number, weight=len(odd)))
 
 
 def check_classes(pictures: Sequence[ListedPicture], defects: Defects) -> None:
@@ -204,13 +204,13 @@ def check_classes(pictures: Sequence[ListedPicture], defects: Defects) -> None:
         if picture.label_name is not None:
             files[picture.label_name][picture.split].append(picture.file)
     for label, of_split in files.items():
-        evaluated = of_split["val"] + of_split["test"]
-        if len(of_split["train"]) == 1:
+        train, evaluated = of_split["train"], of_split["val"] + of_split["test"]
+        if len(train) == 1:
             also = f", {len(evaluated)} in val and test" if evaluated else ""
-            defects.add("classes_of_one", of_split["train"][0], f"1 training picture{also}", label=label)
-        elif not of_split["train"]:
+            defects.add("classes_of_one", Finding(train[0], f"1 training picture{also}", label=label))
+        elif not train:
             detail = f"{len(of_split['val'])} pictures in val, {len(of_split['test'])} in test"
-            defects.add("classes_untrained", evaluated[0], detail, label=label, weight=len(evaluated))
+            defects.add("classes_untrained", Finding(evaluated[0], detail, label=label, weight=len(evaluated)))
 
 
 def _check_whole(listed: int, defects: Defects) -> None:

@@ -4,13 +4,12 @@ import csv
 import io
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.releases.archives import PictureIndex
-from dataset.releases.listings import SPLITS, ListedPicture, Listing
+from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.picture_index import PictureIndex
 from utils.errors import InputError, listed
 from utils.files import read_text
 
@@ -27,40 +26,33 @@ class _Row(NamedTuple):
     split: str | None
 
 
-@dataclass
-class _Picture:
-    first: _Row
-    captions: list[str] = field(default_factory=list)
-
-
 def read_folder_set(release: Path, seed: int | None) -> Listing:
     """The table in a folder (or the table named) and the pictures it names, relative to the table's folder.
 
     Several rows with one image are its captions. Where no row has a split, `seed` (None: 42) draws one: a tenth of
     the pictures each for val and test, a picture with all its captions in one split. It is drawn among the pictures
-    that are there; the missing ones, which are left out later, count as train.
+    that are found; the missing ones, which are left out later, count as train.
 
     Raises InputError naming the rows that are wrong.
     """
     table = _table(release)
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _json_rows(table)
     pictures = _pictures(table, rows)
-    splits = {image: picture.first.split for image, picture in pictures.items()}
-    if seed is not None and None not in splits.values():
+    to_draw = rows[0].split is None  # as in all rows, then
+    if seed is not None and not to_draw:
         raise InputError(f"{table} has a column split: leave --seed out")
     index = PictureIndex(table.parent)
     files = {image: index.find(image) for image in pictures}
-    if None in splits.values():
-        drawn = drawn_split(_images_there(table, files), SEED if seed is None else seed)
-        splits = {image: drawn.get(image, "train") for image in pictures}
-    listing = [
-        ListedPicture(image, files[image], splits[image], tuple(picture.captions), picture.first.label)
-        for image, picture in pictures.items()
-    ]
+    drawn = drawn_split(_found_images(table, files), SEED if seed is None else seed) if to_draw else {}
+    listing = []
+    for image, (first, *more) in pictures.items():
+        captions = (first.caption, *(row.caption for row in more))
+        file, split = files[image], first.split or drawn.get(image, "train")
+        listing.append(ListedPicture(image, file or image, file is not None, split, captions, first.label))
     return Listing(table.parent, listing, [table])
 
 
-def _images_there(table: Path, files: Mapping[str, str | None]) -> list[str]:
+def _found_images(table: Path, files: dict[str, str | None]) -> list[str]:
     """The images that have a file, one of those that share one; `InputError` where the missing leave too few."""
     missing = [image for image, file in files.items() if file is None]
     images = list({file: image for image, file in reversed(files.items()) if file is not None}.values())
@@ -90,8 +82,8 @@ def _table(release: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot list {release}: {error.strerror}") from None
     if len(tables) != 1:
-        there = f"{len(tables)} ({', '.join(table.name for table in tables)})" if tables else "none"
-        raise InputError(f"{release} must hold one table, CSV or JSON Lines (.jsonl); found {there}: name it instead")
+        found = f"{len(tables)} ({', '.join(table.name for table in tables)})" if tables else "none"
+        raise InputError(f"{release} must hold one table, CSV or JSON Lines (.jsonl); found {found}: name it instead")
     return tables[0]
 
 
@@ -148,8 +140,8 @@ def _row(number: int, values: dict[str, Any]) -> _Row:
     return _Row(number, values["image"].strip(), values["caption"], label, split)
 
 
-def _pictures(table: Path, rows: list[_Row]) -> dict[str, _Picture]:
-    """The rows by picture, in order of first appearance, once they agree with each other."""
+def _pictures(table: Path, rows: list[_Row]) -> dict[str, list[_Row]]:
+    """The rows of each picture, in order of first appearance, once they agree with each other."""
     if not rows:
         raise InputError(f"{table} has no row of a picture")
     nameless = [row.number for row in rows if not row.image]
@@ -162,17 +154,16 @@ def _pictures(table: Path, rows: list[_Row]) -> dict[str, _Picture]:
         without = [row.number for row in rows if getattr(row, column) is None]
         if without and len(without) < len(rows):
             raise InputError(f"{table}: {_rows(without)} no {column}, others have one: give all rows one or none")
-    pictures: dict[str, _Picture] = {}
+    pictures: dict[str, list[_Row]] = {}
     problems = []
     for row in rows:
-        picture = pictures.setdefault(row.image, _Picture(row))
-        picture.captions.append(row.caption)
+        of_picture = pictures.setdefault(row.image, [])
+        of_picture.append(row)
         for column in _OPTIONAL:
-            if getattr(row, column) != getattr(picture.first, column):
-                values = f"{getattr(picture.first, column)!r:.40} and {getattr(row, column)!r:.40}"
-                problems.append(
-                    f"rows {picture.first.number} and {row.number} give {row.image!r} the {column} {values}"
-                )
+            first, value = getattr(of_picture[0], column), getattr(row, column)
+            if value != first:
+                numbers = f"{of_picture[0].number} and {row.number}"
+                problems.append(f"rows {numbers} give {row.image!r} the {column} {first!r:.40} and {value!r:.40}")
     if problems:
         raise InputError(f"{table}: {listed(problems)}")
     return pictures

@@ -24,7 +24,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dataset.pictures import upright_rgb
 from dataset.releases.perceptual_hash import TURNS, distances, turned
+from utils.files import PICTURE_FORMATS
 from utils.logs import progress
 
 CANDIDATE_BITS = 90
@@ -64,62 +66,46 @@ class NearDuplicate(NamedTuple):
     blocks: float | None  # mean correlation
 
 
-class _Candidate(NamedTuple):
-    distance: int
-    first: int
-    second: int
-    turn: int
-
-
 def near_duplicates(pictures: Hashed, other: Hashed | None = None) -> list[NearDuplicate]:
     """The near-duplicates among `pictures`, or between them and `other`; nearest first."""
-    target = other if other is not None else pictures
-    candidates = sorted(_candidates(pictures, target, within=other is None))
-    agreement = _Agreement(pictures, target)
+    target = pictures if other is None else other
+    # Kept, as what looks like one picture mostly looks like many
+    first_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(pictures.root / pictures.files[at]))
+    second_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(target.root / target.files[at]))
+    candidates = sorted(_candidates(pictures, target, within=other is None), key=lambda c: (c.distance, *c[:2]))
     found: dict[tuple[int, int], NearDuplicate] = {}
     for candidate in progress(candidates, len(candidates), "comparing look-alikes"):
-        pair = candidate.first, candidate.second
+        pair, turn = candidate[:2], candidate.turn
         if pair in found:
             continue
-        blocks = agreement.blocks(candidate)
-        if blocks is not None or candidate.distance <= SURE_BITS:
-            turn, rounded = tuple(TURNS)[candidate.turn], None if blocks is None else round(blocks, 2)
-            found[pair] = NearDuplicate(*pair, candidate.distance, turn, rounded)
+        first, second = first_thumbnail(pair[0]), second_thumbnail(pair[1])
+        blocks = None
+        if first is not None and second is not None:
+            blocks = agreement(np.asarray(turned(first, turn), np.float32), np.asarray(second, np.float32))
+        if blocks is not None:
+            found[pair] = candidate._replace(blocks=round(blocks, 2))
+        elif candidate.distance <= SURE_BITS:
+            found[pair] = candidate
     return list(found.values())
 
 
-def _candidates(pictures: Hashed, target: Hashed, *, within: bool) -> Iterator[_Candidate]:
-    """Pairs whose hashes are near in a turn, those `within` one set once."""
+def _candidates(pictures: Hashed, target: Hashed, *, within: bool) -> Iterator[NearDuplicate]:
+    """Pairs whose hashes are near in a turn, those `within` one set once, their pixels not compared yet."""
     for start in progress(range(0, len(pictures.files), _ROWS), -(-len(pictures.files) // _ROWS), "comparing hashes"):
         skipped = start if within else 0
-        for turn in range(len(TURNS)):
-            bits_apart = distances(pictures.hashes[start : start + _ROWS, turn], target.hashes[skipped:, 0])
+        for number, turn in enumerate(TURNS):
+            bits_apart = distances(pictures.hashes[start : start + _ROWS, number], target.hashes[skipped:, 0])
             for row, column in np.argwhere(bits_apart <= CANDIDATE_BITS).tolist():
                 if not within or row + start < column + skipped:
-                    yield _Candidate(int(bits_apart[row, column]), row + start, column + skipped, turn)
-
-
-class _Agreement:
-    """Whether the pixels of candidates agree; thumbnails are kept, as a look-alike of one is one of many."""
-
-    def __init__(self, pictures: Hashed, target: Hashed) -> None:
-        self.first = lru_cache(_CACHED)(lambda at: thumbnail(pictures.root / pictures.files[at]))
-        self.second = lru_cache(_CACHED)(lambda at: thumbnail(target.root / target.files[at]))
-
-    def blocks(self, candidate: _Candidate) -> float | None:
-        first, second = self.first(candidate.first), self.second(candidate.second)
-        if first is None or second is None:
-            return None
-        turn = tuple(TURNS)[candidate.turn]
-        return agreement(np.asarray(turned(first, turn), np.float32), np.asarray(second, np.float32))
+                    yield NearDuplicate(row + start, column + skipped, int(bits_apart[row, column]), turn, None)
 
 
 def thumbnail(file: Path) -> Image.Image | None:
     """The picture as a grey one of 128 x 128; None where it cannot be read."""
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB").convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    except Exception:  # another set's picture need not be there any more
+        with Image.open(file, formats=PICTURE_FORMATS) as image:
+            return upright_rgb(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    except Exception:  # another set's picture may have been removed
         return None
 
 
@@ -148,19 +134,12 @@ def registered(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     return down - _SIDE * (down > half), right - _SIDE * (right > half), float(surface.max()) / spread
 
 
-def _taper() -> np.ndarray:
-    """A window that fades to the border, where a shift brings in other ground: `[128, 128]`."""
-    fade = np.sqrt(np.hanning(_SIDE + 2)[1:-1])
-    return (fade[:, None] * fade).astype(np.float32)
-
-
-def _band() -> np.ndarray:
-    """The weight of each frequency, highest for coarse structure: `[128, 65]`."""
-    radius = np.hypot(np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE))
-    return np.exp(-((radius / 0.25) ** 2)).astype(np.float32)
-
-
-_TAPER, _BAND = _taper(), _band()
+# Fades to the border, where a shift brings in other ground: `[128, 128]`
+_FADE = np.sqrt(np.hanning(_SIDE + 2)[1:-1])
+_TAPER = (_FADE[:, None] * _FADE).astype(np.float32)
+# The weight of each frequency, highest for coarse structure: `[128, 65]`
+_RADIUS = np.hypot(np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE))
+_BAND = np.exp(-((_RADIUS / 0.25) ** 2)).astype(np.float32)
 
 
 def _phases(picture: np.ndarray) -> np.ndarray:
@@ -177,17 +156,18 @@ def _overlap(picture: np.ndarray, down: int, right: int) -> np.ndarray:
 
 def _block_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Mean correlation over 8 x 8 blocks, those left out in which both are flat."""
-    height, width = (side // _BLOCKS for side in first.shape)
-    first, second = (_blocks(picture, height, width) for picture in (first, second))  # [64, pixels]
+    first, second = _blocks(first), _blocks(second)
     spread = first.std(axis=1), second.std(axis=1)
-    told = (spread[0] >= 1) | (spread[1] >= 1)
-    if not told.any():
+    counted = (spread[0] >= 1) | (spread[1] >= 1)
+    if not counted.any():
         return 0.0
-    centred = [block - block.mean(axis=1, keepdims=True) for block in (first, second)]
+    centred = [blocks - blocks.mean(axis=1, keepdims=True) for blocks in (first, second)]
     covariance = (centred[0] * centred[1]).mean(axis=1)
-    return float((covariance / np.maximum(spread[0] * spread[1], 1e-6))[told].mean())
+    return float((covariance / np.maximum(spread[0] * spread[1], 1e-6))[counted].mean())
 
 
-def _blocks(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def _blocks(picture: np.ndarray) -> np.ndarray:
+    """A picture cut into its blocks: `[64, pixels]`."""
+    height, width = (side // _BLOCKS for side in picture.shape)
     cut = picture[: height * _BLOCKS, : width * _BLOCKS]
     return cut.reshape(_BLOCKS, height, _BLOCKS, width).swapaxes(1, 2).reshape(_BLOCKS * _BLOCKS, -1)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.releases.listings import SPLITS, ListedPicture, Listing
+from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.published_releases import RELEASES
 from utils.errors import InputError
 from utils.files import read_text
 
@@ -21,23 +22,21 @@ class PublishedSplit:
     train_captions: int
 
 
-PUBLISHED = {
+PUBLISHED = {  # of the other releases, the published split is the release's own
     "rsicd": PublishedSplit(LISTS / "rsicd_val.txt", {"train": 7862, "val": 1966, "test": 1093}, 39310),
     "rsitmd": PublishedSplit(LISTS / "rsitmd_val.txt", {"train": 3435, "val": 856, "test": 452}, 17175),
 }
-WHOLE = {"ucm": 2100, "sydney": 613}  # pictures of the sets whose published split is the release's own
 
 
 def published_split(dataset: str, listing: Listing) -> Listing:
     """The listing with its pictures in the published split; `InputError` in one line for what is missing of it."""
-    if dataset in WHOLE:
+    if dataset not in PUBLISHED:
         check_published(dataset, listing.pictures)
         return listing
-    split = PUBLISHED[dataset]
-    val = {name.casefold(): name for line in read_text(split.val_list).splitlines() if (name := line.strip())}
+    val_list = PUBLISHED[dataset].val_list
+    val = {name.casefold(): name for line in read_text(val_list).splitlines() if (name := line.strip())}
     absent = sorted(set(val) - {picture.name.casefold() for picture in listing.pictures})
     both = [p.name for p in listing.pictures if p.split == "test" and p.name.casefold() in val]
-    pictures = [picture._replace(split=_split_of(picture, val)) for picture in listing.pictures]
     notes: list[str] = []
     if absent:
         notes.append(
@@ -48,29 +47,28 @@ def published_split(dataset: str, listing: Listing) -> Listing:
             f"{len(both):,} of its test pictures are in the published validation list ({both[0]} first), "
             "so its test split is not the published one"
         )
+    pictures = []
+    for picture in listing.pictures:
+        rest = "test" if picture.split == "test" else "train"
+        pictures.append(picture._replace(split="val" if picture.name.casefold() in val else rest))
     check_published(dataset, pictures, notes)
     if notes:
         raise InputError(f"no published split of {dataset}: {'; '.join(notes)}")
-    return listing._replace(pictures=pictures, sources=[*listing.sources, split.val_list])
+    return listing._replace(pictures=pictures, sources=[*listing.sources, val_list])
 
 
 def check_published(dataset: str, pictures: Sequence[ListedPicture], notes: Sequence[str] = ()) -> None:
     """Raise InputError, with the notes, unless every split has its published numbers."""
-    if dataset in WHOLE:
-        if len(pictures) != WHOLE[dataset]:
-            raise InputError(f"no published split of {dataset}: {len(pictures):,} of its {WHOLE[dataset]:,} pictures")
+    if dataset not in PUBLISHED:
+        count = RELEASES[dataset].picture_count
+        if len(pictures) != count:
+            raise InputError(f"no published split of {dataset}: {len(pictures):,} of its {count:,} pictures")
         return
     wanted = PUBLISHED[dataset]
     found = Counter(picture.split for picture in pictures)
     captions = sum(len(picture.captions) for picture in pictures if picture.split == "train")
-    if all(found[split] == wanted.pictures[split] for split in SPLITS) and captions == wanted.train_captions:
+    if found == wanted.pictures and captions == wanted.train_captions:
         return
     counts = ", ".join(f"{split} {found[split]:,} of {wanted.pictures[split]:,}" for split in SPLITS)
     counts += f" pictures, {captions:,} of {wanted.train_captions:,} training captions"
     raise InputError(f"no published split of {dataset}: {'; '.join([counts, *notes])}")
-
-
-def _split_of(picture: ListedPicture, val: dict[str, str]) -> str:
-    if picture.name.casefold() in val:
-        return "val"
-    return "test" if picture.split == "test" else "train"

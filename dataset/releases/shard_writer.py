@@ -4,7 +4,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ def write_shards(
     """Write train annotation entries and their pictures as shards into `folder`; returns the pattern naming them.
 
     The pictures are put in an order drawn once, since training shuffles among neighbours only. The same entries give
-    the same bytes. Each shard is written beside its place and renamed; the index comes last, so that shards that are
-    not whole have none. Raises `InputError` for entries that training would refuse, for a file `name.json` that is
-    there already, and where writing fails.
+    the same bytes. Each shard is written under a temporary name and renamed; the index comes last, so that shards
+    that are not whole have none. Raises `InputError` for entries that training would refuse, for a file `name.json`
+    that exists already, and where writing fails.
     """
     samples = _samples(entries, image_root)
     random.Random(0).shuffle(samples)
@@ -69,7 +69,7 @@ def known_shards(index: Path) -> list[Path]:
         names = [""]
     if not all(re.fullmatch(rf"{re.escape(index.stem)}-[0-9]{{6,9}}\.tar", name) for name in names):
         raise InputError(
-            f"{index} is something other than the index of the shards beside it: move {index.parent} elsewhere, "
+            f"{index} is something other than the index of the shards in its folder: move {index.parent} elsewhere, "
             "or choose another --output_dir"
         )
     return [index, *(index.parent / name for name in names)]
@@ -91,15 +91,11 @@ def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dic
     for number, entry in enumerate(entries, 1):
         try:
             clean_caption(entry["caption"])  # raises for a caption that training would refuse
-            sample = samples.get(entry["image_id"])
-            if sample is None:
-                path = Path(pictures.path(entry["image"]))
-                if not has_picture_suffix(path):
-                    raise InputError(f"image {entry['image']!r} is not named as a picture ({', '.join(SUFFIXES)})")
-                said = {key: entry[key] for key in ("image", "image_id", "label", "label_name") if key in entry}
-                sample = samples[entry["image_id"]] = {"path": path, "captions": [], **said}
+            path, image_id = pictures.path(entry["image"]), entry["image_id"]
+            kept = {key: entry[key] for key in ("image", "image_id", "label", "label_name") if key in entry}
+            sample = samples.setdefault(image_id, {"path": Path(path), "captions": [], **kept})
             if sample["image"] != entry["image"]:
-                raise InputError(f"image_id {entry['image_id']} belongs to {sample['image']!r} already")
+                raise InputError(f"image_id {image_id} belongs to {sample['image']!r} already")
             sample["captions"].append(entry["caption"])
         except KeyError as missing:
             problems.append(f"entry {number} has no {missing}")
@@ -109,18 +105,19 @@ def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dic
         raise InputError(listed(problems))
     if not samples:
         raise InputError("there is no entry to write shards of")
+    check_suffixes(sample["image"] for sample in samples.values())
     return list(samples.values())
 
 
-def _write_tar(file: Path, numbered: Iterator[tuple[int, dict[str, Any]]]) -> None:
+def _write_tar(file: Path, numbered: Iterable[tuple[int, dict[str, Any]]]) -> None:
     """One shard; the same samples give the same bytes."""
-    beside = file.with_name(f".{file.name}.partial")
+    temporary = file.with_name(f".{file.name}.partial")
     try:
-        with beside.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mtime=0) as tar:
+        with temporary.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mtime=0) as tar:
             for number, sample in numbered:
-                said = {key: value for key, value in sample.items() if key != "path"}
-                content = {"json": json.dumps(said).encode(), suffix(sample["path"]): sample["path"].read_bytes()}
+                values = {key: value for key, value in sample.items() if key != "path"}
+                content = {"json": json.dumps(values).encode(), suffix(sample["path"]): sample["path"].read_bytes()}
                 tar.write({"__key__": f"{number:09d}", **content})
-        os.replace(beside, file)
+        os.replace(temporary, file)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -8,15 +8,14 @@ from typing import Any
 
 from PIL import Image
 
-from dataset.pictures import is_deep
+from dataset.pictures import is_deep, upright_rgb
 from dataset.releases.defects import Defects, Finding
-from dataset.releases.listings import ListedPicture
-from dataset.releases.prepared import OtherSet
-from utils.files import leads_outside
+from dataset.releases.listing import ListedPicture
+from dataset.releases.report_json import OtherSet
+from utils.files import PICTURE_FORMATS, leads_outside
 from utils.pages import page_template
 
 HTML = "report.html"
-TEMPLATE = "report_template.html"
 SHOWN = 12  # of each kind
 SHOWN_PAIRS = 24
 
@@ -35,33 +34,31 @@ def render(
     thumbnail = _thumbnails(image_root)
     other_thumbnail = _thumbnails(other.pictures.root) if other else thumbnail
 
-    def half(pair: Mapping[str, Any], at: int, of_other: bool) -> dict[str, Any]:
-        file = pair["images"][at]
+    def half(image: str, split: str, of_other: bool) -> dict[str, Any]:
         return {
-            "image": file,
-            "split": pair["splits"][at],
+            "image": image,
+            "split": split,
             "set": other.dataset if other and of_other else report["arguments"]["dataset"],
-            "thumbnail": (other_thumbnail if of_other else thumbnail)(file),
-            "captions": () if of_other else captions[file],
+            "thumbnail": (other_thumbnail if of_other else thumbnail)(image),
+            "captions": () if of_other else captions[image],
         }
 
     def pairs(kind: str) -> dict[str, Any]:
         found = report["near_duplicates"][kind]
+        of_other = (False, kind == "across_sets")
         shown = [
-            {**pair, "halves": [half(pair, 0, False), half(pair, 1, kind == "across_sets")]}
+            {**pair, "halves": list(map(half, pair["images"], pair["splits"], of_other))}
             for pair in found[:SHOWN_PAIRS]
         ]
         title = f"Near-duplicate pictures {kind.replace('_', ' ')}"
         named = {image for pair in found for image in pair["images"]}
-        return {"title": title, "count": len(found), "pictures": len(named), "shown": shown}
+        return {"title": title, "rule": None, "count": len(found), "pictures": len(named), "shown": shown}
 
-    page = page_template(Path(__file__).with_name(TEMPLATE)).render(
+    page = page_template(Path(__file__).with_suffix(".html")).render(
         report=report,
         pairs=[pairs(kind) for kind in ("across_splits", "across_sets", "within_a_split")],
-        kinds=[
-            {**values, "shown": [_shown(finding, thumbnail) for finding in worst(defects[kind])]}
-            for kind, values in report["defects"].items()
-        ],
+        kinds=[{**values, "shown": worst(defects[kind])} for kind, values in report["defects"].items()],
+        thumbnail=thumbnail,
     )
     # A name may hold what UTF-8 cannot
     return page.encode(errors="backslashreplace").decode() + "\n"
@@ -75,16 +72,6 @@ def worst(findings: Sequence[Finding], shown: int = SHOWN) -> list[Finding]:
     return list(first.values())[:shown]
 
 
-def _shown(finding: Finding, thumbnail: Callable[[str], str | None]) -> dict[str, Any]:
-    return {
-        "image": finding.image,
-        "label": finding.label,
-        "caption": finding.caption,
-        "detail": finding.detail,
-        "thumbnail": thumbnail(finding.image),
-    }
-
-
 def _thumbnails(root: Path) -> Callable[[str], str | None]:
     """A function from a file under `root` to a small JPEG of it as a data URI, None where there is none to show."""
 
@@ -92,10 +79,10 @@ def _thumbnails(root: Path) -> Callable[[str], str | None]:
         if leads_outside(file):  # a name in a release must not bring another file into the page
             return None
         try:
-            with Image.open(root / file) as image:
+            with Image.open(root / file, formats=PICTURE_FORMATS) as image:
                 if is_deep(image):
                     return None
-                small = image.convert("RGB")
+                small = upright_rgb(image)
         except Exception:  # the report is of damaged pictures too
             return None
         small.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -1,7 +1,6 @@
 """report.json: what a preparation was made from and gave, so that a second run and another data set can rely on it."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from dataset.releases.defects import KINDS, Defects, Finding
-from dataset.releases.listings import SPLITS, ListedPicture, Listing
-from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate
+from dataset.releases.defects import KINDS, Defects
+from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate, near_duplicates
 from dataset.releases.perceptual_hash import hash_from_text, hash_text
 from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
 from utils.files import file_checksum, leads_outside, read_json
 
-FORMAT = 1  # raised when the same input begins to give other output
+FORMAT = 2  # raised when the same input begins to give other output
 REPORT = "report.json"
-_PAIRS = ("across_splits", "within_a_split", "across_sets")
+_PARTS = ("label", "image", "caption", "detail")  # of a finding
 
 
 class OtherSet:
@@ -61,22 +60,15 @@ class OtherSet:
 def input_checksum(sources: Sequence[Path], pictures: Mapping[str, str]) -> str:
     """One SHA-256 over the files a release was read from and the pictures' own, by file under the image folder."""
     total = hashlib.sha256()
-    for source in sources:
-        total.update(f"{source.name} {file_checksum(source)}\n".encode(errors="surrogateescape"))
-    for file in sorted(pictures):
-        total.update(f"{file} {pictures[file]}\n".encode(errors="surrogateescape"))
+    for name, checksum in [*((source.name, file_checksum(source)) for source in sources), *sorted(pictures.items())]:
+        total.update(f"{name} {checksum}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 
-def output_checksum(text: str) -> str:
-    """SHA-256 of a text as it is written."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def is_done(output_dir: Path, arguments: dict[str, Any], listing: Listing, files: Sequence[str]) -> bool:
-    """Whether the report in `output_dir` stands for these arguments and this input, and its output is all there."""
+    """Whether the report in `output_dir` stands for these arguments and this input, and its output is complete."""
     try:
-        report = json.loads((output_dir / REPORT).read_text(encoding="utf-8"))
+        report = read_json(output_dir / REPORT)
         made_from = report["format"], report["arguments"], report["image_root"]
         if made_from != (FORMAT, arguments, relative_root(listing.image_root, output_dir)):
             return False
@@ -84,7 +76,7 @@ def is_done(output_dir: Path, arguments: dict[str, Any], listing: Listing, files
             return False
         checksums = {file: file_checksum(listing.image_root / file) for file in files}
         return report["input_checksum"] == input_checksum(listing.sources, checksums)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -100,76 +92,66 @@ def report_values(
     pictures: Sequence[ListedPicture],
     checks: Mapping[str, PictureCheck],
     defects: Defects,
-    near: Mapping[str, list[dict[str, Any]]],
+    pairs: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     """The plain values of report.json; the checksums of the outputs are for the caller to add."""
+    splits = {split: [picture for picture in pictures if picture.split == split] for split in SPLITS}
     return {
         "format": FORMAT,
         "arguments": arguments,
         "image_root": image_root,
-        "counts": {split: split_counts(pictures, split) for split in SPLITS},
+        "counts": {split: _counts(of_split) for split, of_split in splits.items()},
         "input_checksum": checksum,
         "outputs": {},
         "defects": {
-            kind: {
-                "title": KINDS[kind].title,
-                "rule": KINDS[kind].rule,
-                "count": defects.count(kind),
-                "pictures": len({finding.image for finding in defects[kind]}),
-                "items": [_plain(finding) for finding in defects[kind]],
+            name: {
+                "title": kind.title,
+                "rule": kind.rule,
+                "count": len(defects[name]),
+                "pictures": len({finding.image for finding in defects[name]}),
+                "items": [
+                    {part: value for part in _PARTS if (value := getattr(finding, part)) is not None}
+                    for finding in defects[name]
+                ],
             }
-            for kind in KINDS
+            for name, kind in KINDS.items()
         },
-        "near_duplicates": {"rule": RULE, **near},
+        "near_duplicates": {"rule": RULE, **pairs},
         "pictures": {
-            split: {
-                file: hash_text(checks[file].hashes[0]) for file in sorted(p.file for p in pictures if p.split == split)
-            }
-            for split in SPLITS
+            split: {file: hash_text(checks[file].hashes[0]) for file in sorted(picture.file for picture in of_split)}
+            for split, of_split in splits.items()
         },
     }
 
 
-def split_counts(pictures: Sequence[ListedPicture], split: str) -> dict[str, int]:
-    """How many pictures, captions and labels a split has."""
-    of_split = [picture for picture in pictures if picture.split == split]
-    labels = {picture.label_name for picture in of_split} - {None}
+def _counts(pictures: Sequence[ListedPicture]) -> dict[str, int]:
     return {
-        "pictures": len(of_split),
-        "captions": sum(len(picture.captions) for picture in of_split),
-        "labels": len(labels),
+        "pictures": len(pictures),
+        "captions": sum(len(picture.captions) for picture in pictures),
+        "labels": len({picture.label_name for picture in pictures} - {None}),
     }
 
 
-def plain_pairs(
-    pictures: Sequence[ListedPicture],
-    among: Sequence[NearDuplicate],
-    shared: Sequence[NearDuplicate],
-    other: OtherSet | None,
+def near_duplicate_pairs(
+    image_root: Path, pictures: Sequence[ListedPicture], checks: Mapping[str, PictureCheck], other: OtherSet | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """The near-duplicates `among` a set's pictures and those `shared` with another set, as report.json has them."""
-    pairs: dict[str, list[dict[str, Any]]] = {name: [] for name in _PAIRS}
-    for pair in among:
-        first, second = pictures[pair.first], pictures[pair.second]
-        name = "across_splits" if first.split != second.split else "within_a_split"
-        pairs[name].append(_plain_pair(pair, (first.file, first.split), (second.file, second.split)))
-    for pair in shared:
-        first = pictures[pair.first]
-        theirs = other.pictures.files[pair.second], other.splits[pair.second]
-        pairs["across_sets"].append(_plain_pair(pair, (first.file, first.split), theirs))
-    return pairs
+    """The near-duplicates among readable pictures, and between them and another set, as report.json has them."""
+    own = [(picture.file, picture.split) for picture in pictures]
+    files = [picture.file for picture in pictures]
+    hashed = Hashed(files, image_root, np.stack([checks[file].hashes for file in files]))
 
+    def plain(pair: NearDuplicate, others: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        images, splits = zip(own[pair.first], others[pair.second], strict=True)
+        compared = {"distance": pair.distance, "turn": pair.turn, "blocks": pair.blocks}
+        return {"images": list(images), "splits": list(splits), **compared}
 
-def _plain_pair(pair: NearDuplicate, first: tuple[str, str], second: tuple[str, str]) -> dict[str, Any]:
+    shared: list[dict[str, Any]] = []
+    if other:
+        theirs = list(zip(other.pictures.files, other.splits, strict=True))
+        shared = [plain(pair, theirs) for pair in near_duplicates(hashed, other.pictures)]
+    among = [plain(pair, own) for pair in near_duplicates(hashed)]
     return {
-        "images": [first[0], second[0]],
-        "splits": [first[1], second[1]],
-        "distance": pair.distance,
-        "turn": pair.turn,
-        "blocks": pair.blocks,
+        "across_splits": [pair for pair in among if len(set(pair["splits"])) == 2],
+        "within_a_split": [pair for pair in among if len(set(pair["splits"])) == 1],
+        "across_sets": shared,
     }
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    values = {"label": finding.label, "image": finding.image, "caption": finding.caption, "detail": finding.detail}
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,50 +1,24 @@
-"""What each published release looks like, read into a listing: pictures with split, raw captions and label."""
+"""The published releases: where each keeps what, how it labels its pictures, and how it is read into a listing."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from dataset.releases.archives import PictureIndex
+from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.picture_index import PictureIndex
 from utils.errors import InputError, listed
 from utils.files import leads_outside, read_json, read_text
 
-SPLITS = ("train", "val", "test")
+# A release's folder and picture names -> label names by picture, and the files that they were read from
+Labelling = Callable[[Path, Sequence[str]], tuple[dict[str, str], list[Path]]]
 
 
-class ListedPicture(NamedTuple):
-    """A picture as a release lists it; nothing is left out yet, and a name may come twice."""
-
-    name: str
-    file: str | None  # under the image folder, as it is on disk; None where it is not there
-    split: str
-    captions: tuple[str, ...]  # raw
-    label_name: str | None  # None where the set has no labels, and where the file is not there
-
-
-class Listing(NamedTuple):
-    """The pictures of a release in its own order."""
-
-    image_root: Path
-    pictures: list[ListedPicture]
-    sources: list[Path]  # the files it was read from, the pictures apart
-
-
-class Labels(NamedTuple):
-    """Label names by picture, and the files they were read from."""
-
-    names: dict[str, str]
-    sources: list[Path]
-
-
-# A release's folder and picture names -> their labels
-Labelling = Callable[[Path, Sequence[str]], Labels]
-
-
-def label_rule(label_of: Callable[[str], str]) -> Labelling:
-    """Labels that the picture's name alone tells."""
-    return lambda _, names: Labels({name: label_of(name) for name in names}, [])
+def from_name(label_of: Callable[[str], str]) -> Labelling:
+    """Labels that follow from the picture's name alone."""
+    return lambda _, names: ({name: label_of(name) for name in names}, [])
 
 
 def before_first_underscore(name: str) -> str:
@@ -76,23 +50,23 @@ def ucm_class(name: str) -> str:
 def class_lists(class_folder: str) -> Labelling:
     """Scene classes: `class_folder` holds `CLASS.txt` files that list the pictures of a class, one a line."""
 
-    def labels(folder: Path, names: Sequence[str]) -> Labels:
+    def labels(folder: Path, names: Sequence[str]) -> tuple[dict[str, str], list[Path]]:
         files = sorted((folder / class_folder).glob("*.txt"))
         if not files:
             raise InputError(f"{folder / class_folder} holds no class lists (CLASS.txt)")
-        classes: dict[str, list[str]] = {name.casefold(): [] for name in names}
+        classes: defaultdict[str, list[str]] = defaultdict(list)
         for file in files:
-            for name in {line.strip().casefold() for line in read_text(file).splitlines()} & classes.keys():
+            for name in {line.strip().casefold() for line in read_text(file).splitlines()}:
                 classes[name].append(file.stem)
         found = {name: classes[name.casefold()] for name in names}
         problems = [
-            f"{name!r} is in {'no class' if not there else 'the classes ' + ' and '.join(there)}"
-            for name, there in found.items()
-            if len(there) != 1
+            f"{name!r} is in {'the classes ' + ' and '.join(several) if several else 'no class'}"
+            for name, several in found.items()
+            if len(several) != 1
         ]
         if problems:
             raise InputError(f"{folder / class_folder}: {listed(problems)}")
-        return Labels({name: there[0] for name, there in found.items()}, files)
+        return {name: only for name, (only,) in found.items()}, files
 
     return labels
 
@@ -114,10 +88,9 @@ class Release:
         """
         labels = self.labels_chosen(labels)
         file = folder / self.captions_file
-        entries = _images(file)
-        problems: list[str] = []
         read: list[tuple[str, str, tuple[str, ...]]] = []
-        for number, entry in enumerate(entries, 1):
+        problems: list[str] = []
+        for number, entry in enumerate(_images(file), 1):
             try:
                 read.append(_picture(entry))
             except InputError as problem:
@@ -128,13 +101,13 @@ class Release:
         image_root = self._image_root(folder)
         index = PictureIndex(image_root)
         files = {name: index.find(name) for name, _, _ in read}
-        found = [name for name, there in files.items() if there is not None]
-        label_of = self.labels[labels](folder, found) if labels else Labels({}, [])
-        return Listing(
-            image_root,
-            [ListedPicture(name, files[name], *rest, label_of.names.get(name)) for name, *rest in read],
-            [file, *label_of.sources],
-        )
+        found = [name for name, path in files.items() if path is not None]
+        label_of, sources = self.labels[labels](folder, found) if labels else ({}, [])
+        pictures = [
+            ListedPicture(name, files[name] or name, files[name] is not None, split, captions, label_of.get(name))
+            for name, split, captions in read
+        ]
+        return Listing(image_root, pictures, [file, *sources])
 
     def labels_chosen(self, labels: str | None) -> str | None:
         """The kind of labels to use; `InputError` for one the release does not have."""
@@ -146,7 +119,7 @@ class Release:
         return labels
 
     def fits(self, names: Sequence[str]) -> bool:
-        """Whether most names have this release's form, and number and numbers are not above its own."""
+        """Whether most names have this release's form and neither their number nor a number in one is above its own."""
         matches = [match for match in map(self.picture_name.fullmatch, names) if match]
         numbers = [int(match[1]) for match in matches if match.re.groups]
         return (
@@ -174,8 +147,8 @@ class Release:
         raise InputError(f"{folder} has no folder of pictures ({' or '.join(self.image_folders)})")
 
 
-_BY_NAME = label_rule(before_last_underscore)
-_BY_NUMBER = label_rule(ucm_class)
+_BY_NAME = from_name(before_last_underscore)
+_BY_NUMBER = from_name(ucm_class)
 
 RELEASES = {
     "rsicd": Release(
@@ -183,7 +156,7 @@ RELEASES = {
         image_folders=("images", "RSICD_images"),
         picture_name=re.compile(r"(?:[a-z]+_)?\d+\.jpg", re.IGNORECASE),
         picture_count=10921,
-        labels={"name": label_rule(before_first_underscore), "scene": class_lists("txtclasses_rsicd")},
+        labels={"name": from_name(before_first_underscore), "scene": class_lists("txtclasses_rsicd")},
     ),
     "rsitmd": Release(
         captions_file="dataset_RSITMD.json",
