@@ -26,10 +26,12 @@ from utils import checkpoint, output, processes
 from utils.arguments import run_parser, weights
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError, run_cli
+from utils.files import file_checksum
 from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
 from utils.results import library_versions
-from utils.training import Run, TrainState, averaged, start_run, train
+from utils.train_state import TrainState, averaged
+from utils.training import Run, start_run, train
 
 
 def main() -> None:
@@ -137,14 +139,17 @@ def train_classifier(
 
 
 def fingerprint(scenes: SceneSet) -> str:
-    """A number of the pictures, their classes and their splits."""
-    return hashlib.sha256(repr(scenes).encode()).hexdigest()
+    """A number of the pictures, by name and content, their classes and their splits."""
+    total = hashlib.sha256(repr(scenes).encode())
+    for picture in (*scenes.train, *scenes.val, *scenes.test):
+        total.update(file_checksum(Path(picture.image)).encode())
+    return total.hexdigest()
 
 
 class SceneTask:
     """The classifier as the training loop sees it."""
 
-    split, figure = "val", "top1"
+    split, figure, kept = "val", "top1", output.PRIOR
 
     def __init__(self, run: Run[PriorConfig], model: SceneClassifier, scenes: SceneSet) -> None:
         self.run, self.scenes = run, scenes
@@ -168,17 +173,16 @@ class SceneTask:
         """Accuracies on the validation pictures."""
         return accuracy(evaluate(self.run, model, self.scenes.val, "val"))
 
-    def save(self, model: SceneClassifier, epoch: int, *, best: bool) -> None:
-        """Keep the best epoch's weights."""
-        if best:
-            save_prior(self.run, model, self.scenes.classes)
+    def write(self, model: SceneClassifier, file: Path) -> None:
+        """Write the start file that `resnet_ckpt` takes."""
+        save_prior(file, model, self.scenes.classes, self.run.config)
 
 
-def save_prior(run: Run[PriorConfig], model: SceneClassifier, classes: Sequence[str]) -> None:
+def save_prior(file: Path, model: SceneClassifier, classes: Sequence[str], config: PriorConfig) -> None:
     """Write the start file: the weights in their published layout, the class names and the config."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in start_file_state(model).items()}
-    content = {"model": state, "classes": list(classes), "config": run.config.to_dict()}
-    checkpoint.save(run.output_dir / output.PRIOR, content)
+    content = {"model": state, "classes": list(classes), "config": config.to_dict()}
+    checkpoint.save(file, content)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ Runs under `run.py`, under torchrun, or alone as one process.
 
 import argparse
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.encoders import normalise
 from models.pir import PIR
 from models.released import load_released, released_state_dict
-from models.start_files import load_prior_start, load_text_start, load_vision_start
+from models.start_files import load_prior_start, load_text_start, load_vision_start, weights_of_start
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
@@ -30,8 +31,9 @@ from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
-from utils.results import Measured, count_parameters, library_versions, peak_memory, train_seconds, write_arrays
-from utils.training import Run, TrainState, averaged, start_run, train
+from utils.results import Measured, count_parameters, library_versions, peak_memory, write_arrays
+from utils.train_state import TrainState, averaged
+from utils.training import Run, start_run, train
 
 
 def main() -> None:
@@ -68,16 +70,16 @@ def main() -> None:
         cache.open(pictures)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
-        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[given, *config.starts])
+        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[given, *config.encoder_starts])
 
-    best_epoch = None
+    state = None
     if not args.evaluate:
-        best_epoch = train_model(run, embedder, loader, sets[config.select_on])
+        state = train_model(run, embedder, loader, sets[config.select_on], identity_of(config, given))
         given = args.output_dir / output.BEST
         load_released(model, checkpoint.read_checkpoint(given))
     weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(embedder, sets["test"], average_orientations=config.average_orientations)
-    write_result(run, model, measured, sets["test"], best_epoch, weights_sha256)
+    write_result(run, model, measured, sets["test"], state, weights_sha256)
     processes.stop()
 
 
@@ -161,8 +163,16 @@ def start_from(model: PIR, config: Config, weights: str | None, download: bool) 
         say(str(load_text_start(model.text_encoder.backbone, config.text_encoder, download=download)))
 
 
-def train_model(run: Run[Config], embedder: Embedder, loader: TrainLoader, evaluation_set: EvaluationSet) -> int:
-    """Train for the config's epochs; returns the epoch that was best on the split that the config selects on.
+def train_model(
+    run: Run[Config],
+    embedder: Embedder,
+    loader: TrainLoader,
+    evaluation_set: EvaluationSet,
+    identity: Mapping[str, Any],
+) -> TrainState[PIR]:
+    """Train for the config's epochs; the state says which was best on the split that the config selects on.
+
+    identity: what, beside the config, a run that is resumed must have been started with.
 
     Writes `config.yaml`, and each epoch `checkpoint_best.pth` (when it is), a line of `log.txt`, curves and
     `resume.pth`; at the end `checkpoint_{last}.pth`.
@@ -175,14 +185,31 @@ def train_model(run: Run[Config], embedder: Embedder, loader: TrainLoader, evalu
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps)
     state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
     task = RetrievalTask(run, embedder, evaluation_set)
-    train(task, state, loader, run, {"num_workers": c.num_workers} if loader.workers_matter else {})
-    return state.best_epoch
+    train(task, state, loader, run, identity | ({"num_workers": c.num_workers} if loader.workers_matter else {}))
+    if processes.is_main():
+        task.write(state.best_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
+    return state
+
+
+def identity_of(config: Config, given: str | None) -> dict[str, str | None]:
+    """Checksums of the files that decide what a training gives; None for a start that is not there any more.
+
+    given: the weights that the command line names, in place of the encoders' starts.
+    """
+    from dataset.shards import index_of  # an index stands for its shards
+
+    training = [index_of(name) if config.trains_from_shards else Path(name) for name in config.train_file]
+    files: dict[str, Path | None] = {
+        str(file): file for file in (*training, Path(config.val_file), Path(config.test_file))
+    }
+    files |= {name: weights_of_start(name) for name in ([given] if given else config.encoder_starts)}
+    return {f"the content of {name}": file_checksum(file) if file else None for name, file in files.items()}
 
 
 class RetrievalTask:
     """PIR as the training loop sees it."""
 
-    figure = "r_mean"
+    figure, kept = "r_mean", output.BEST
 
     def __init__(self, run: Run[Config], embedder: Embedder, evaluation_set: EvaluationSet) -> None:
         self.run, self.embedder, self.evaluation_set = run, embedder, evaluation_set
@@ -210,14 +237,9 @@ class RetrievalTask:
         """The seven figures on the split that epochs are compared on."""
         return evaluate(replace(self.embedder, model=model), self.evaluation_set).figures
 
-    def save(self, model: PIR, epoch: int, *, best: bool) -> None:
-        """Keep the best epoch's weights and the last one's, in the released layout."""
-        names = [output.BEST] if best else []
-        if epoch == self.run.config.schedular.epochs - 1:
-            names.append(f"checkpoint_{epoch}.pth")
-        for name in names:
-            file = self.run.output_dir / name
-            checkpoint.save_checkpoint(file, released_state_dict(model), self.run.config.to_dict())
+    def write(self, model: PIR, file: Path) -> None:
+        """Write a checkpoint in the released layout."""
+        checkpoint.save_checkpoint(file, released_state_dict(model), self.run.config.to_dict())
 
 
 def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:
@@ -238,7 +260,7 @@ def write_result(
     model: PIR,
     measured: Measured,
     test_set: EvaluationSet,
-    best_epoch: int | None,
+    state: TrainState | None,
     weights_sha256: str,
 ) -> None:
     """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
@@ -270,13 +292,13 @@ def write_result(
         "test_file": run.config.test_file,
         "pictures": len(test_set.images),
         "captions": len(test_set.captions),
-        "epoch": best_epoch,
+        "epoch": state.best_epoch if state else None,
         "weights_sha256": weights_sha256,
         "seed": run.seed,
         "processes": processes.world_size(),
         "batch_size": run.batch_size * processes.world_size(),
         "parameters": count_parameters(model),
-        "train_seconds": None if best_epoch is None else train_seconds(run.output_dir / output.LOG),
+        "train_seconds": round(state.seconds, 2) if state else None,
         "peak_memory_bytes": memory,
         "config": run.config.to_dict(),
         "versions": library_versions(),

@@ -60,7 +60,7 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     shards: list[Shard] = []
     known: set[Path] = set()
     for pattern in patterns:
-        names, file_of_index = _names(pattern), Path(f"{_parts(pattern)['name']}.json")
+        names, file_of_index = _names(pattern), index_of(pattern)
         index = read_index(file_of_index)
         if labels_required and not index.labels:
             raise InputError(f"{file_of_index} has pictures without a label, which use_affil_loss needs")
@@ -81,6 +81,11 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
             before = shards[-1].first_picture + shards[-1].pictures if shards else 0
             shards.append(Shard(str(file), line.pictures, line.captions, before))
     return shards
+
+
+def index_of(pattern: str) -> Path:
+    """The index of the shards that a pattern names, which has their sizes."""
+    return Path(f"{_parts(pattern)['name']}.json")
 
 
 def _parts(pattern: str) -> re.Match[str]:

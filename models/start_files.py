@@ -96,6 +96,14 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
     return Path(spec)
 
 
+def weights_of_start(spec: str) -> Path | None:
+    """The weight file that a start names; None where it is not on this machine."""
+    try:
+        return _weight_file(resolve_start(spec))
+    except InputError:
+        return None
+
+
 def _in_package(spec: str) -> Path:
     """A path inside an installed package, which is found but neither imported nor run."""
     name, _, inside = spec.removeprefix("package:").partition("/")

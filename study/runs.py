@@ -10,7 +10,7 @@ from study.compared import differing_from_recorded
 from study.plan import PlannedRow
 from study.results import read_result
 from utils.errors import InputError, listed
-from utils.output import CONFIG, LOG, RESULT, RESUME, check_output
+from utils.output import CONFIG, RESULT, RESUME, check_output
 from utils.typed import read_yaml
 
 PROGRAM = Path(__file__).resolve().parents[1] / "run.py"
@@ -22,11 +22,10 @@ class State(Enum):
 
     NEW = "new"
     CUT = "cut"  # goes on after its last whole epoch
-    CUT_BEFORE_AN_EPOCH = "cut before an epoch"  # nothing to go on from: starts again
     DONE = "done"
 
 
-FLAGS = {State.CUT: ["--resume"], State.CUT_BEFORE_AN_EPOCH: ["--overwrite"]}
+FLAGS = {State.CUT: ["--resume"]}
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,6 @@ def state_of(run: Run) -> State:
         return State.NEW
     if _accepted(folder, resume=True):
         return State.CUT
-    log = folder / LOG
-    epochs = len(log.read_bytes().splitlines()) if log.exists() else 0
-    if folder.is_dir() and epochs <= 1 and not list(folder.glob("checkpoint_[0-9]*.pth")):
-        return State.CUT_BEFORE_AN_EPOCH
     raise InputError(f"{folder} has no {RESUME} to go on from; move it away to start again")
 
 

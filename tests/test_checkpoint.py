@@ -220,7 +220,7 @@ def test_flags_that_contradict_each_other_are_refused(tmp_path, flags):
 
 
 def test_resuming_a_run_without_its_resume_file_is_refused(tmp_path):
-    (tmp_path / "log.txt").write_text("{}")
+    (tmp_path / "log.txt").write_text("{}\n{}\n")
     with pytest.raises(InputError, match=r"no resume\.pth"):
         output.check_output(tmp_path, resume=True, overwrite=False, evaluate=False)
 

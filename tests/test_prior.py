@@ -26,7 +26,8 @@ from utils.config import usual_normalisation
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError
 from utils.prior_config import PriorConfig, prior_config_from_dict, prior_config_from_file
-from utils.training import Run, averaged
+from utils.train_state import averaged
+from utils.training import Run
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["forest", "pond", "quarry"]
@@ -142,7 +143,7 @@ def classifier(name: str, **options) -> SceneClassifier:
 @pytest.mark.parametrize("name", ["resnet50", SMALL, "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto"])
 def test_the_retrieval_model_s_prior_computes_what_the_classifier_s_last_layer_saw(tmp_path, tiny_config, name):
     model = classifier(name)
-    Prior.save_prior(run_in(PriorConfig("scenes"), tmp_path), model, CLASSES)
+    Prior.save_prior(tmp_path / "prior.pth", model, CLASSES, PriorConfig("scenes"))
     prior = build_model(tiny_config(prior_backbone=name)).eval().instruction_encoder
     report = load_prior_start(prior.backbone, str(tmp_path / "prior.pth"))
     assert report.matched == report.needed and len(report.dropped) == 2

@@ -78,7 +78,7 @@ def test_a_log_alone_does_not_look_like_a_run(planned):
     [
         (["config.yaml"], State.CUT, "--resume"),
         (["config.yaml", "log.txt", "checkpoint_best.pth", "resume.pth"], State.CUT, "--resume"),
-        (["config.yaml", "log.txt", "checkpoint_best.pth"], State.CUT_BEFORE_AN_EPOCH, "--overwrite"),
+        (["config.yaml", "log.txt", "checkpoint_best.pth"], State.CUT, "--resume"),
     ],
 )
 def test_what_was_cut_goes_on_or_starts_again(planned, files, state, flag):
@@ -104,7 +104,7 @@ def test_weights_of_a_finished_training_are_not_thrown_away(planned):
     run.folder.mkdir(parents=True)
     write_yaml(run.row.config.to_dict(), run.folder / "config.yaml")
     (run.folder / "checkpoint_best.pth").touch()
-    assert state_of(run) == State.CUT_BEFORE_AN_EPOCH
+    assert state_of(run) == State.CUT
     (run.folder / "checkpoint_49.pth").touch()
     with pytest.raises(InputError, match="move it away"):
         state_of(run)

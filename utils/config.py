@@ -190,9 +190,10 @@ class Config:
         return self.tokenizer or self.text_encoder
 
     @property
-    def starts(self) -> list[str | None]:
+    def encoder_starts(self) -> list[str]:
         """What the encoders start from, as the config names it."""
-        return [self.vision_start, self.resnet_ckpt, self.text_encoder, self.tokenizer]
+        prior = self.resnet_ckpt if self.has_vir else None
+        return [name for name in (self.vision_start, prior, self.text_encoder) if name]
 
     @property
     def vision_start(self) -> str | None:

@@ -40,8 +40,15 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
     if found and not (resume or overwrite):
         way_out = "--overwrite" if evaluate else "--resume or --overwrite"
         raise InputError(f"{folder} already holds a run ({found[0].name}); give {way_out}, or another --output_dir")
-    if resume and not (folder / RESUME).exists() and any(file.name != CONFIG for file in found):
+    if resume and not (folder / RESUME).exists() and _holds_whole_epochs(folder):
         raise InputError(f"{folder} has no {RESUME} to go on from; give --overwrite, or another --output_dir")
+
+
+def _holds_whole_epochs(folder: Path) -> bool:
+    """Whether a run there came further than its first epoch, which may be cut before anything can be gone on from."""
+    log = folder / LOG
+    epochs = len(log.read_bytes().splitlines()) if log.is_file() else 0
+    return epochs > 1 or (folder / RESULT).exists() or any(folder.glob("checkpoint_[0-9]*.pth"))
 
 
 def weights_in(given: Given) -> Given:

@@ -4,7 +4,6 @@ Compressed arrays without pickles, written whole or not at all; `np.load(file, a
 """
 
 import io
-import json
 import resource
 import sys
 from collections.abc import Sequence
@@ -72,12 +71,6 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     """How many numbers the model has in all, and how many of them are trained."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return {"total": sum(size for size, _ in sizes), "trained": sum(size for size, trained in sizes if trained)}
-
-
-def train_seconds(log: Path) -> float:
-    """The seconds of training in a `log.txt`, those before an interruption with the rest."""
-    lines = log.read_text(encoding="utf-8").splitlines()
-    return round(sum(json.loads(line)["train_seconds"] for line in lines), 2)
 
 
 def peak_memory(device: torch.device) -> int:

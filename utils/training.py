@@ -1,23 +1,22 @@
-"""The training loop and its state, whatever is trained: a retrieval model or a scene classifier."""
+"""The training loop, whatever is trained: a retrieval model or a scene classifier."""
 
 import argparse
+import os
 import time
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from utils import output, processes
-from utils.checkpoint import read_torch_file, save
 from utils.config import SchedularConfig, process_batch
 from utils.errors import InputError
+from utils.files import file_checksum
 from utils.logs import Curves, Meters, append_line, progress, say, truncate_log
+from utils.train_state import Model, TrainState, waiting_for
 from utils.typed import write_yaml
 
 
@@ -41,7 +40,6 @@ class TrainConfig(Protocol):
 
 
 ConfigKind = TypeVar("ConfigKind", bound=TrainConfig)
-Model = TypeVar("Model", bound=nn.Module)
 Model_contra = TypeVar("Model_contra", bound=nn.Module, contravariant=True)  # of a task, which only takes models
 
 
@@ -72,6 +70,7 @@ class Task(Protocol[Model_contra]):
 
     split: str  # that epochs are evaluated on
     figure: str  # of an evaluation, by which epochs are compared
+    kept: str  # the file with the best epoch's weights
 
     def step(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, with its graph, and the values whose means over the epoch are logged."""
@@ -82,48 +81,8 @@ class Task(Protocol[Model_contra]):
     def evaluate(self, model: Model_contra) -> dict[str, float]:
         """Figures of a model on the split, the same on every process."""
 
-    def save(self, model: Model_contra, epoch: int, *, best: bool) -> None:
-        """Keep the weights of an epoch, where they are to be kept; called on process 0 alone."""
-
-
-@dataclass
-class TrainState(Generic[Model]):
-    """The parts of a training that change, and where it stands: what it resumes from is the last whole epoch."""
-
-    model: Model
-    average: AveragedModel | None  # of the weights, where the config asks for one
-    optimizer: Optimizer
-    scheduler: LRScheduler
-    next_epoch: int = 0
-    best_epoch: int = 0
-    best: float = -1.0  # of the best epoch, the figure that epochs are compared by
-
-    @property
-    def best_model(self) -> Model:
-        """The model that is evaluated and kept: the average where there is one."""
-        # torch does not say that an average's model is of the class it was made from.
-        return cast(Model, self.average.module) if self.average else self.model
-
-    def save(self, file: Path, identity: Mapping[str, Any]) -> None:
-        """Write everything, and with it what a run that goes on must have in common with this one."""
-        parts = {name: part.state_dict() if part else None for name, part in self._parts().items()}
-        progress = {"next_epoch": self.next_epoch, "best_epoch": self.best_epoch, "best": self.best}
-        save(file, parts | progress | {"identity": dict(identity)})
-
-    def restore(self, file: Path, identity: Mapping[str, Any]) -> None:
-        """Read what `save` wrote; InputError naming what differs from the run that wrote it."""
-        saved = read_torch_file(file)
-        before = saved["identity"]
-        differing = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
-        if differing:
-            raise InputError(f"--resume: {', '.join(differing)} differ from the run that {file} is of; restore them")
-        for name, part in self._parts().items():
-            if part:
-                part.load_state_dict(saved[name])
-        self.next_epoch, self.best_epoch, self.best = saved["next_epoch"], saved["best_epoch"], saved["best"]
-
-    def _parts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("model", "average", "optimizer", "scheduler")}
+    def write(self, model: Model_contra, file: Path) -> None:
+        """Write a model's weights."""
 
 
 def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
@@ -139,6 +98,8 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     processes.barrier()
     output.wait_for_output(args.output_dir)
     resuming = args.resume and (args.output_dir / output.RESUME).exists()
+    if args.resume and not resuming:
+        say(f"{args.output_dir} holds no whole epoch yet: starting from the beginning")
     bf16 = processes.bf16_used(config.precision, device)
     return Run(config, args.output_dir, args.seed, batch_size, device, bf16, resuming)
 
@@ -155,8 +116,11 @@ def train(
     # The number of workers changes nothing of what is trained.
     identity = {k: v for k, v in config.items() if k != "num_workers"} | dict(identity)
     identity |= {"--seed": run.seed, "batch of a process": run.batch_size, "processes": processes.world_size()}
+    best_file = folder / task.kept
     if run.resuming:
         state.restore(folder / output.RESUME, identity)
+        if processes.is_main():
+            state.restore_best(best_file)
         say(f"going on with epoch {state.next_epoch + 1}/{epochs}")
     if processes.is_main():
         write_yaml(config, folder / output.CONFIG)
@@ -171,11 +135,14 @@ def train(
             figures = task.evaluate(state.best_model)
 
             state.next_epoch = epoch + 1
+            state.seconds += trained["seconds"]
             best = figures[task.figure] > state.best
             if best:
                 state.best_epoch, state.best = epoch, figures[task.figure]
             if processes.is_main():
-                task.save(state.best_model, epoch, best=best)
+                if best:
+                    task.write(state.best_model, waiting_for(best_file))
+                    state.best_sha256 = file_checksum(waiting_for(best_file))
                 line = {f"train_{name}": value for name, value in trained.items()}
                 line |= {f"{task.split}_{name}": value for name, value in figures.items()}
                 append_line(folder / output.LOG, line | {"epoch": epoch, "best_epoch": state.best_epoch})
@@ -183,8 +150,10 @@ def train(
                 curves.add(figures, epoch, f"{task.split}/")
                 reached = f"{task.split} {task.figure} {figures[task.figure]:.2f}"
                 say(f"epoch {epoch}: {reached}, best {state.best:.2f} in epoch {state.best_epoch}")
-                # Last, so that an epoch counts as whole only when all it writes is there.
+                # Late, so that an epoch counts as whole only when all it writes is there; the best weights then follow.
                 state.save(folder / output.RESUME, identity)
+                if best:
+                    os.replace(waiting_for(best_file), best_file)
     processes.barrier()
 
 
@@ -231,15 +200,3 @@ def stop_unless_finite(step: tuple[Tensor, dict[str, Tensor], Any] | None, task:
         f"the loss is not finite in epoch {epoch} ({values}); a lower learning rate or precision float32 may help. "
         f"The batch had {task.describe(batch)}"
     )
-
-
-def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential average of weights and buffers, to be updated after each step; None with decay 0."""
-    if not decay:
-        return None
-
-    def step(average: Tensor, now: Tensor, _: Tensor | int) -> Tensor:
-        # Whole numbers (positions, counters) have no average.
-        return average.lerp(now, 1 - decay) if average.is_floating_point() else now
-
-    return AveragedModel(model, avg_fn=step, use_buffers=True)
