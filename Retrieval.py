@@ -185,7 +185,9 @@ def train_model(
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps)
     state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
     task = RetrievalTask(run, embedder, evaluation_set)
-    train(task, state, loader, run, identity | ({"num_workers": c.num_workers} if loader.workers_matter else {}))
+    if loader.workers_matter:
+        identity = {**identity, "num_workers": c.num_workers}
+    train(task, state, loader, run, identity)
     if processes.is_main():
         task.write(state.best_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
     return state

@@ -100,7 +100,7 @@ def same(folder, other):
 
 
 def killed(experiment, output, at, *arguments):
-    """Run in a process that ends, as by SIGKILL, before its file event `at`; its exit code, and the events there were."""
+    """Run in a process that ends, as by SIGKILL, before file event `at`; its exit code, and how many events came."""
     counter = output.with_name(f"{output.name}.events")
     child = os.fork()
     if child == 0:
