@@ -15,7 +15,14 @@ from transformers import PreTrainedModel
 State = dict[str, Tensor]
 
 
-def to_timm(module: nn.Module, state: State) -> State:
+def to_ours(module: nn.Module, state: State) -> State:
+    """A publisher's state dict in the names and shapes of the timm or transformers model that it is for."""
+    if isinstance(module, PreTrainedModel):
+        return _to_transformers(module, state)
+    return _to_timm(module, state)
+
+
+def _to_timm(module: nn.Module, state: State) -> State:
     if isinstance(module, SwinTransformer):
         return _resized_windows(module, _swin_names(state))
     if isinstance(module, VisionTransformer):
@@ -114,7 +121,7 @@ def _efficientnet_names(state: State, stage_lengths: list[int]) -> State:
     return {renamed(name): value for name, value in state.items()}
 
 
-def to_transformers(module: PreTrainedModel, state: State) -> State:
+def _to_transformers(module: PreTrainedModel, state: State) -> State:
     """Names with or without the model's prefix (`bert.`), LayerNorm's gamma and beta of old files."""
     prefix = f"{module.base_model_prefix}."
     old = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}

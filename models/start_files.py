@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.published_names import to_timm, to_transformers
 from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
 
@@ -55,12 +54,12 @@ def load_vision_start(module: nn.Module, spec: str, *, download: bool = False) -
     Swin files may be of another window, ViT files of another image size: their position tables are
     interpolated. Raises InputError, the module unchanged, when the start does not fill it.
     """
-    return _load("vision encoder", module, spec, to_timm, VISION_HEADS, download)
+    return _load("vision encoder", module, spec, VISION_HEADS, download)
 
 
 def load_prior_start(module: nn.Module, spec: str, *, download: bool = False) -> StartReport:
     """Fill the prior, a timm model without classifier, from a scene recogniser; as `load_vision_start`."""
-    return _load("instruction encoder", module, spec, to_timm, VISION_HEADS, download)
+    return _load("instruction encoder", module, spec, VISION_HEADS, download)
 
 
 def load_text_start(module: PreTrainedModel, spec: str, *, download: bool = False) -> StartReport:
@@ -68,7 +67,7 @@ def load_text_start(module: PreTrainedModel, spec: str, *, download: bool = Fals
 
     Raises InputError, the module unchanged, when the start does not fill it.
     """
-    return _load("text encoder", module, spec, to_transformers, TEXT_HEADS, download)
+    return _load("text encoder", module, spec, TEXT_HEADS, download)
 
 
 # ---- where a start lies ----
@@ -181,6 +180,8 @@ def _load(
     heads: tuple[str, ...],
     download: bool,
 ) -> StartReport:
+    from models.published_names import to_ours  # here, as a run without starts has no use for it
+
     file = _weight_file(resolve_start(spec, download=download))
     shown = spec if spec.startswith(PREFIXES) else str(file)
     state = to_ours(module, read_state(file))
