@@ -5,10 +5,9 @@ its encoder whole and says so, or is an error that leaves the encoder as it was.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import timm
 from huggingface_hub import snapshot_download
@@ -21,7 +20,6 @@ from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
 
 State = dict[str, Tensor]
-Network = TypeVar("Network", bound=nn.Module)
 
 PREFIXES = ("package:", "timm:", "hf:")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder, the first there
@@ -174,9 +172,8 @@ def read_state(file: Path) -> State:
 
 def _load(
     encoder: str,
-    module: Network,
+    module: nn.Module,
     spec: str,
-    to_ours: Callable[[Network, State], State],
     heads: tuple[str, ...],
     download: bool,
 ) -> StartReport:
