@@ -31,7 +31,7 @@ from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
 from utils.results import library_versions
 from utils.train_state import TrainState, averaged
-from utils.training import Run, start_run, train
+from utils.training import Run, keep_evaluation, start_run, train
 
 
 def main() -> None:
@@ -63,6 +63,7 @@ def main() -> None:
     split = "test" if scenes.test else "val"
     matrix = evaluate(run, model, getattr(scenes, split), split)
     write_result(run, scenes, matrix, split, state)
+    output.unlock(args.output_dir)
     processes.stop()
 
 
@@ -116,7 +117,7 @@ def configured_train_loader(run: Run[PriorConfig], scenes: SceneSet) -> TrainLoa
     return scene_train_loader(
         scenes.train,
         transform=train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),
-        batch_size=run.batch_size,
+        batch_size=run.config.batch_size_train,
         num_workers=c.num_workers,
         seed=run.seed,
         rank=processes.rank(),
@@ -214,6 +215,8 @@ def write_result(run: Run[PriorConfig], scenes: SceneSet, matrix: Tensor, split:
     """Write `result.json` and `confusion.png`, and print the accuracy. state: None where nothing was trained."""
     if not processes.is_main():
         return
+    if state is None:
+        keep_evaluation(run)
     figures, of_class = accuracy(matrix), matrix.sum(dim=1).tolist()
     result = {
         **figures,
@@ -229,7 +232,7 @@ def write_result(run: Run[PriorConfig], scenes: SceneSet, matrix: Tensor, split:
         "val_top1": state.best if state else None,  # of that epoch
         "seed": run.seed,
         "processes": processes.world_size(),
-        "batch_size": run.batch_size * processes.world_size(),
+        "batch_size": run.config.batch_size_train * processes.world_size(),
         "config": run.config.to_dict(),
         "versions": library_versions(),
     }

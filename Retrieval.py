@@ -33,7 +33,7 @@ from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.results import Measured, count_parameters, library_versions, peak_memory, write_arrays
 from utils.train_state import TrainState, averaged
-from utils.training import Run, start_run, train
+from utils.training import Run, keep_evaluation, start_run, train
 
 
 def main() -> None:
@@ -80,6 +80,7 @@ def main() -> None:
     weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(embedder, sets["test"], average_orientations=config.average_orientations)
     write_result(run, model, measured, sets["test"], state, weights_sha256)
+    output.unlock(args.output_dir)
     processes.stop()
 
 
@@ -133,7 +134,7 @@ def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[
         "tokenizer": embedder.tokenizer,
         # As released, a caption in training is not cut at max_tokens, only where the positions end.
         "max_length": c.text_config["max_position_embeddings"],
-        "batch_size": run.batch_size,
+        "batch_size": run.config.batch_size_train,
         "captions_per_image": c.captions_per_image,
         "num_workers": c.num_workers,
         "seed": run.seed,
@@ -181,7 +182,7 @@ def train_model(
     if c.select_on == "test":
         say("warning: the best epoch is chosen on the test split, as released; 'select_on: val' does not")
     optimizer = create_optimizer(c.optimizer, model)
-    steps = math.ceil(loader.entries / (run.batch_size * processes.world_size()))
+    steps = math.ceil(loader.entries / (run.config.batch_size_train * processes.world_size()))
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps)
     state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
     task = RetrievalTask(run, embedder, evaluation_set)
@@ -269,6 +270,8 @@ def write_result(
     memory = peak_memory(run.device)
     if not processes.is_main():
         return
+    if state is None:
+        keep_evaluation(run)
     from utils.examples import draw_examples  # brings fonts and drawing, for one process at the end
 
     write_arrays(
@@ -298,7 +301,7 @@ def write_result(
         "weights_sha256": weights_sha256,
         "seed": run.seed,
         "processes": processes.world_size(),
-        "batch_size": run.batch_size * processes.world_size(),
+        "batch_size": run.config.batch_size_train * processes.world_size(),
         "parameters": count_parameters(model),
         "train_seconds": round(state.seconds, 2) if state else None,
         "peak_memory_bytes": memory,

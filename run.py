@@ -21,7 +21,7 @@ from utils.launch import (
     trains_prior,
     unused_port,
 )
-from utils.output import check_output, config_in, weights_in
+from utils.output import check_output, check_unlocked, config_in, weights_in
 from utils.prior_config import prior_config_from_file
 
 ROOT = Path(__file__).resolve().parent
@@ -164,6 +164,7 @@ def check_experiment(args: argparse.Namespace, config: Path) -> None:
         file = getattr(args, option)
         if file and not Path(file).is_file():
             raise InputError(f"--{option}: no file {file} (looked in {Path.cwd()})")
+    check_unlocked(Path(args.output_dir))
     check_output(Path(args.output_dir), resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
     preflight(config, args)
 

@@ -35,7 +35,7 @@ def read_log(file: Path) -> TrainingLog:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         values = _numbers(line)
         if values is None:
-            skipped += bool(line.strip())
+            skipped += bool(line.strip()) and not re.fullmatch(r"best epoch: \d+", line)  # a log's last line
             continue
         epoch = int(values.get("epoch", epoch + 1))
         for split, mean in _means(values).items():

@@ -1,5 +1,6 @@
 """A job on several real processes, which meet over gloo as a launcher's would."""
 
+import json
 import os
 import socket
 import tempfile
@@ -35,3 +36,8 @@ def _process(rank: int, count: int, port: int, folder: str, job: Callable[..., A
         torch.save(job(*args), Path(folder) / f"{rank}.pt")
     finally:
         processes.stop()
+
+
+def log_lines(file: Path) -> list[dict[str, Any]]:
+    """The epochs of a `log.txt`; its last line names the best, as in the released code's."""
+    return [json.loads(line) for line in file.read_text().splitlines() if not line.startswith("best epoch: ")]

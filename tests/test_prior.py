@@ -19,7 +19,7 @@ from dataset.classification import read_scenes
 from models import build_model
 from models.classifier import SceneClassifier, load_start_file_state, start_file_state
 from models.start_files import load_prior_start
-from tests.processes import run_on_processes
+from tests.processes import log_lines, run_on_processes
 from tests.tiny import pictures, weight
 from utils import output, training
 from utils.config import usual_normalisation
@@ -87,7 +87,7 @@ def result_of(folder: Path) -> dict:
 
 
 def log_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.txt").read_text().splitlines()]
+    return log_lines(folder / "log.txt")
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -222,11 +222,11 @@ def test_evaluating_the_start_file_gives_the_result_again(monkeypatch, finished,
     again, before = result_of(tmp_path), result_of(finished)
     for name in ("top1", "mean_per_class", "per_class"):
         assert again[name] == before[name]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["confusion.png", "result.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.yaml", "confusion.png", "result.json"]
 
 
 def run_in(config: PriorConfig, folder: Path) -> Run:
-    return Run(config, folder, seed=0, batch_size=4, device=torch.device("cpu"), bf16=False, resuming=False)
+    return Run(config, folder, seed=0, device=torch.device("cpu"), bf16=False, resuming=False)
 
 
 def measured(experiment: str, weights: str) -> torch.Tensor:

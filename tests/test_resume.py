@@ -11,6 +11,7 @@ import yaml
 
 import Retrieval
 from dataset.drawn.scenes import draw_scenes
+from tests.processes import log_lines
 from tests.tiny import TEXT
 from utils import training
 from utils.checkpoint import read_checkpoint, read_torch_file
@@ -80,7 +81,7 @@ def cut(monkeypatch, experiment, tmp_path):
 
 def figures(folder):
     """What two runs that trained the same have in common: log lines without times, weights, the result's figures."""
-    lines = [json.loads(line) for line in (folder / "log.txt").read_text().splitlines()]
+    lines = log_lines(folder / "log.txt")
     timed = ("train_seconds", "train_pictures_per_second")
     result = json.loads((folder / "result.json").read_text())
     return (
@@ -163,7 +164,7 @@ def test_seconds_of_training_count_what_log_txt_lost(monkeypatch, experiment, cu
     spent = read_torch_file(cut / "resume.pth")["seconds"]
     (cut / "log.txt").write_text("")
     train(monkeypatch, experiment, cut, "--resume")
-    after = json.loads((cut / "log.txt").read_text())["train_seconds"]
+    after = log_lines(cut / "log.txt")[0]["train_seconds"]
     result = json.loads((cut / "result.json").read_text())
     assert result["train_seconds"] == pytest.approx(spent + after, abs=0.011) and spent > 0
 

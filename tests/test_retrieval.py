@@ -24,7 +24,7 @@ from dataset.tokenizer import load_tokenizer
 from models import build_model, embedder
 from models.embedder import Embedder
 from models.released import load_released
-from tests.processes import run_on_processes
+from tests.processes import log_lines, run_on_processes
 from tests.tiny import TEXT, VISION
 from utils import output, processes, training
 from utils.checkpoint import read_checkpoint
@@ -108,7 +108,7 @@ def test_two_processes_train_to_a_result(finished):
     assert all(0 <= result[name] <= 100 for name in FIGURES)
     assert (result["split"], result["pictures"], result["captions"], result["processes"]) == ("test", 13, 65, 2)
     assert result["config"]["embed_dim"] == 32 and result["versions"]["torch"] == torch.__version__
-    lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
+    lines = log_lines(finished / "log.txt")
     assert [line["epoch"] for line in lines] == [0, 1]
     named = {"train_loss_contr", "train_loss_affil", "train_lr", "train_seconds", "train_pictures_per_second"}
     assert named | {f"val_{name}" for name in FIGURES} <= set(lines[0])
@@ -129,7 +129,7 @@ def test_a_result_tells_what_the_run_cost(finished, experiment):
     prior = sum(p.numel() for p in model.instruction_encoder.parameters())
     total = sum(p.numel() for p in model.parameters())
     assert result["parameters"] == {"total": total, "trained": total - prior}
-    lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
+    lines = log_lines(finished / "log.txt")
     assert result["train_seconds"] == pytest.approx(sum(line["train_seconds"] for line in lines), abs=0.01)
     assert result["train_seconds"] > 0
     assert 50 * 2**20 < result["peak_memory_bytes"] < 8 * 2**30
@@ -274,7 +274,7 @@ def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(monkeypat
     train_here(monkeypatch, experiment, tmp_path / "cut", "--resume")
     whole, cut = (read_checkpoint(tmp_path / name / "checkpoint_1.pth") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    lines = [json.loads(line) for line in (tmp_path / "cut/log.txt").read_text().splitlines()]
+    lines = log_lines(tmp_path / "cut/log.txt")
     assert [line["epoch"] for line in lines] == [0, 1]
     seconds = json.loads((tmp_path / "cut/result.json").read_text())["train_seconds"]
     assert seconds == pytest.approx(
@@ -297,7 +297,7 @@ def test_two_processes_train_from_shards_and_evaluate_from_a_cache(experiment, s
     launch = [sys.executable, str(ROOT / "run.py"), *arguments]
     done = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in (tmp_path / "run/log.txt").read_text().splitlines()]
+    lines = log_lines(tmp_path / "run/log.txt")
     assert [line["epoch"] for line in lines] == [0, 1]
     assert json.loads((tmp_path / "run/result.json").read_text())["captions"] == 65
     assert done.stdout.count("decoding 20 pictures") == 1  # val's and test's, by one process
@@ -357,7 +357,7 @@ def test_resuming_with_another_config_is_refused(monkeypatch, finished, experime
 
 
 def test_resuming_with_another_batch_is_refused(monkeypatch, finished, experiment):
-    with pytest.raises(InputError, match="batch of a process, processes"):
+    with pytest.raises(InputError, match="batch_size_train, processes"):
         train_here(monkeypatch, experiment, finished, "--resume", "--bs", "5")
 
 

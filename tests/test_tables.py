@@ -14,6 +14,7 @@ import yaml
 
 import Tables
 from dataset.drawn.scenes import draw_scenes
+from tests.processes import log_lines
 from tests.small_study import write_run, write_study
 from tests.tiny import TEXT, VISION
 from utils.config import config_from_file
@@ -240,7 +241,7 @@ def test_a_study_killed_in_the_middle_goes_on_where_it_was_cut(demo_study, tmp_p
     (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert failed.startswith("failed: broken seed 5: error: ") and "nowhere" in failed and "run.log" in failed
     assert "going on with epoch" in (out / "whole/seed_5/run.log").read_text()
-    epochs = [json.loads(line)["epoch"] for line in (out / "whole/seed_5/log.txt").read_text().splitlines()]
+    epochs = [line["epoch"] for line in log_lines(out / "whole/seed_5/log.txt")]
     assert epochs == [0, 1, 2]
     table = (out / "table.md").read_text()
     assert "| whole | measured | 1 |" in table and "- broken: missing, no result with seed 5 yet." in table

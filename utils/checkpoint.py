@@ -1,6 +1,7 @@
 """Atomic save and safe load of files of torch.save."""
 
 import os
+import pickle
 import re
 import shlex
 import warnings
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from utils.errors import InputError
 from utils.files import check_regular
-from utils.stand_ins import stand_ins
 
 # For a file with other objects, on a machine where it is trusted: `python -c CONVERSION OLD NEW`.
 CONVERSION = (
@@ -49,9 +49,15 @@ def read_torch_file(file: str | Path) -> Any:
     try:
         check_regular(Path(file))
         _check_uncompressed(file)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                from utils.stand_ins import stand_ins  # which old checkpoints alone need
+
+                with torch.serialization.safe_globals(stand_ins()):
+                    return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

@@ -72,8 +72,13 @@ def say(text: str) -> None:
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
     """Append `values` to a log as one JSON line; it is on the disk when this returns."""
+    append_text(file, json.dumps(dict(values)) + "\n")
+
+
+def append_text(file: Path, text: str) -> None:
+    """Append text to a log; it is on the disk when this returns."""
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(dict(values)) + "\n")
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -1,10 +1,15 @@
 """The folder a run writes to. No torch here: the launcher looks at it before any process starts."""
 
+import atexit
+import fcntl
+import json
+import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from utils.errors import InputError
 from utils.typed import read_yaml
@@ -21,9 +26,14 @@ CONFUSION = "confusion.png"
 RESUME = "resume.pth"
 CURVES = "tensorboard"
 
+LOCK = ".lock"  # held while a program writes to the folder
+EARLIER = "earlier"  # where the evaluations before the last one are kept
+
 OF_EVALUATION = (RESULT, RANKS, EMBEDDINGS, EXAMPLES, CONFUSION)
 
 SHARED_SECONDS = 30.0
+
+_locks: dict[Path, IO[str]] = {}  # of this process, held as long as they are open
 
 Given = TypeVar("Given", str, None)  # an argument of the command line
 
@@ -37,6 +47,8 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file; name a folder")
     found = _files_of_run(folder, evaluate)
+    if evaluate and _holds_evaluations_alone(folder):
+        return  # they follow each other, see `keep_earlier`
     if found and not (resume or overwrite):
         way_out = "--overwrite" if evaluate else "--resume or --overwrite"
         raise InputError(f"{folder} already holds a run ({found[0].name}); give {way_out}, or another --output_dir")
@@ -49,6 +61,74 @@ def _holds_whole_epochs(folder: Path) -> bool:
     log = folder / LOG
     epochs = len(log.read_bytes().splitlines()) if log.is_file() else 0
     return epochs > 1 or (folder / RESULT).exists() or any(folder.glob("checkpoint_[0-9]*.pth"))
+
+
+def _holds_evaluations_alone(folder: Path) -> bool:
+    """Whether a folder has results of evaluations and no training's."""
+    return (folder / RESULT).exists() and not any((folder / name).exists() for name in (LOG, RESUME, BEST, PRIOR))
+
+
+def keep_earlier(folder: Path) -> None:
+    """Move an earlier evaluation's files out of the next one's way, to a folder named by its data and weights."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        name = f"{Path(str(result.get('test_file', result.get('split')))).stem}_{str(result.get('weights_sha256'))[:8]}"
+    except (OSError, ValueError, AttributeError):
+        return  # there is none
+    place, number = folder / EARLIER / name, 1
+    while place.exists():
+        number += 1
+        place = folder / EARLIER / f"{name}_{number}"
+    place.mkdir(parents=True)
+    for file in (*OF_EVALUATION, CONFIG):
+        if (folder / file).exists():
+            os.replace(folder / file, place / file)
+
+
+def lock(folder: Path) -> None:
+    """Keep the folder for this process until it ends; InputError naming the process that has it already.
+
+    The system frees the lock of a process that was killed.
+    """
+    place = folder / LOCK
+    if place in _locks and place.exists():
+        return
+    file = _opened_lock(place)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _locks[place] = file
+    owner = os.getpid()  # not a worker that is forked
+    atexit.register(lambda: os.getpid() == owner and unlock(folder))
+
+
+def check_unlocked(folder: Path) -> None:
+    """Raise InputError where another run is at work in the folder."""
+    if (folder / LOCK).is_file():
+        _opened_lock(folder / LOCK).close()
+
+
+def _opened_lock(place: Path) -> IO[str]:
+    """The lock's file, locked."""
+    while True:
+        file = place.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = place.read_text(encoding="utf-8").strip() or "another process"
+            raise InputError(
+                f"{place.parent} is in use by another run ({holder}); wait for it, or give another --output_dir"
+            ) from None
+        if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+            return file
+        file.close()  # whoever had the lock removed the file since it was opened here
+
+
+def unlock(folder: Path) -> None:
+    """Give the folder free, where this process has it."""
+    if file := _locks.pop(folder / LOCK, None):
+        (folder / LOCK).unlink(missing_ok=True)
+        file.close()
 
 
 def weights_in(given: Given) -> Given:

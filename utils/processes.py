@@ -44,6 +44,11 @@ def bf16_used(precision: str, device: torch.device) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
+def card_memory(device: torch.device) -> dict[str, float]:
+    """The most that was allocated on this process's card, in GB; nothing on a CPU."""
+    return {"memory_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
+
+
 def announced_world_size() -> int:
     """The number of processes a launcher announced, before they join; 1 when alone."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,9 +4,9 @@ import argparse
 import os
 import time
 from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from utils import output, processes
 from utils.config import SchedularConfig, process_batch
 from utils.errors import InputError
 from utils.files import file_checksum
-from utils.logs import Curves, Meters, append_line, progress, say, truncate_log
+from utils.logs import Curves, Meters, append_line, append_text, progress, say, truncate_log
 from utils.train_state import Model, TrainState, waiting_for
 from utils.typed import write_yaml
 
@@ -50,7 +50,6 @@ class Run(Generic[ConfigKind]):
     config: ConfigKind
     output_dir: Path
     seed: int
-    batch_size: int  # of training, per process
     device: torch.device
     bf16: bool
     resuming: bool
@@ -95,13 +94,16 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     device = processes.start(args.device)
     if processes.is_main():
         output.open_output(args.output_dir)
+        output.lock(args.output_dir)
     processes.barrier()
     output.wait_for_output(args.output_dir)
     resuming = args.resume and (args.output_dir / output.RESUME).exists()
     if args.resume and not resuming:
         say(f"{args.output_dir} holds no whole epoch yet: starting from the beginning")
     bf16 = processes.bf16_used(config.precision, device)
-    return Run(config, args.output_dir, args.seed, batch_size, device, bf16, resuming)
+    # As it is trained and saved; both kinds of config are dataclasses, which a Protocol cannot say.
+    config = replace(cast(Any, config), batch_size_train=batch_size)
+    return Run(config, args.output_dir, args.seed, device, bf16, resuming)
 
 
 def train(
@@ -115,7 +117,7 @@ def train(
     epochs, folder, config = run.config.schedular.epochs, run.output_dir, run.config.to_dict()
     # The number of workers changes nothing of what is trained.
     identity = {k: v for k, v in config.items() if k != "num_workers"} | dict(identity)
-    identity |= {"--seed": run.seed, "batch of a process": run.batch_size, "processes": processes.world_size()}
+    identity |= {"--seed": run.seed, "processes": processes.world_size()}
     best_file = folder / task.kept
     if run.resuming:
         state.restore(folder / output.RESUME, identity)
@@ -154,7 +156,16 @@ def train(
                 state.save(folder / output.RESUME, identity)
                 if best:
                     os.replace(waiting_for(best_file), best_file)
+    if processes.is_main():
+        append_text(folder / output.LOG, f"best epoch: {state.best_epoch}\n")  # as the released code ends its log
     processes.barrier()
+
+
+def keep_evaluation(run: Run) -> None:
+    """Before an evaluation's files: keep an earlier one's, and write this one's config where no training's is."""
+    output.keep_earlier(run.output_dir)
+    if not (run.output_dir / output.CONFIG).exists():
+        write_yaml(run.config.to_dict(), run.output_dir / output.CONFIG)
 
 
 def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int, epochs: int) -> dict[str, float]:
@@ -162,9 +173,11 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
     state.model.train()
     loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
+    ended, waited = started, 0.0  # when the last step ended; seconds spent waiting for the loader
     before: tuple[Tensor, dict[str, Tensor], Any] | None = None  # loss, what is logged, and batch of the step before
     bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}")
     for batch in bar:
+        waited += time.perf_counter() - ended
         loss, logged = task.step(batch)
         # The step before has ended by now: to ask for this one's loss would keep the card waiting for the next batch.
         stop_unless_finite(before, task, epoch)
@@ -179,7 +192,8 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
             state.average.update_parameters(state.model)
 
         meters.update(**logged)
-        bar.show(loss=loss.detach(), lr=lr)
+        bar.show(loss=loss.detach(), lr=lr, data_seconds=waited, **processes.card_memory(loss.device))
+        ended = time.perf_counter()
     stop_unless_finite(before, task, epoch)
     seconds = time.perf_counter() - started
     pictures = len(loader) * loader.batch_size * processes.world_size()
