@@ -6,7 +6,7 @@ Runs under `run.py`, under torchrun, or alone as one process.
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from utils import checkpoint, output, processes
 from utils.arguments import named_path, run_parser, weights
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
-from utils.files import file_checksum
+from utils.files import file_checksum, read_json
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.results import Measured, count_parameters, library_versions, peak_memory, write_arrays
@@ -57,7 +57,7 @@ def main() -> None:
     pictures = list(sets["test"].images)
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
-        start_from(model, config, given, args.download)
+        start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
     if not args.evaluate:
         records = read_train_set(config)
         loader = configured_train_loader(run, embedder, records)
@@ -94,6 +94,7 @@ def parse() -> argparse.Namespace:
         help="trained weights to evaluate, with a folder its best by its config; or to start from",
     )
     add("--load_ckpt_from", type=weights, help="pretrained weights to start from")
+    add("--strict", action="store_true", help="start only from weights that are of this very model")
     add(
         "--cache",
         type=named_path,
@@ -114,9 +115,15 @@ def parse() -> argparse.Namespace:
 
 
 def check_scenes(config: Config) -> None:
-    """Raise InputError where the demonstration's pictures are still to be drawn."""
-    if config.scenes and not Path(config.scenes.folder).is_dir():
-        raise InputError(f"{config.scenes.folder} holds no scenes yet: run.py draws them before it starts this program")
+    """Raise InputError where the demonstration's pictures are still to be drawn, or are others."""
+    if config.scenes is None:
+        return
+    wanted, marker = asdict(config.scenes), Path(config.scenes.folder, "scenes.json")
+    drawn = read_json(marker) if marker.is_file() else {}
+    if any(drawn.get(key) != value for key, value in wanted.items() if key != "folder"):
+        raise InputError(
+            f"{config.scenes.folder} does not hold the config's scenes: run.py draws them, then starts this"
+        )
 
 
 def read_train_set(config: Config) -> list[TrainRecord]:
@@ -151,10 +158,18 @@ def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[
     return train_loader(records, load=embedder.load, **options)
 
 
-def start_from(model: PIR, config: Config, weights: str | None, download: bool) -> None:
-    """Fill the model from trained weights, or each encoder from its start file (null: left random)."""
-    if weights:
-        say(f"{weights}: {load_released(model, checkpoint.read_checkpoint(weights))}")
+def start_from(model: PIR, config: Config, given: str | None, *, strict: bool, download: bool) -> None:
+    """Fill the model from trained weights, or each encoder from its start file (null: left random).
+
+    strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
+    """
+    if given and strict:
+        say(f"{given}: {load_released(model, checkpoint.read_checkpoint(given))}")
+        return
+    if given:
+        from models.partial_start import start_from_model
+
+        say(start_from_model(model, checkpoint.read_checkpoint(given), given))
         return
     if config.vision_start:
         say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
@@ -190,7 +205,7 @@ def train_model(
         identity = {**identity, "num_workers": c.num_workers}
     train(task, state, loader, run, identity)
     if processes.is_main():
-        task.write(state.best_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
+        task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
     return state
 
 

@@ -15,7 +15,7 @@ from study.queue import run_queue
 from study.results import Finished, finished_seeds
 from study.runs import State, override_arguments, runs_of, states_of
 from study.test_sets import check_test_files
-from utils.arguments import OneLineParser, named_path
+from utils.arguments import OneLineParser, name, named_path
 from utils.errors import InputError, run_cli
 from utils.launch import TASKS, processes_for, shell_line, trains_prior
 from utils.output import open_output
@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--released", type=named_path, metavar="FOLDER", help=released)
     add = parser.add_argument
     add("--output_dir", type=named_path, required=True, help="folder of the runs (ROW/seed_S), tables and figures")
-    add("--dist", help="the cards of a run, as for run.py (default: auto)")
+    add("--dist", type=name, help="the cards of a run, as for run.py (default: auto)")
     add("--rows", type=_names, metavar="A,B", help="run these rows alone (the tables show all)")
     add("--seeds", type=_seeds, metavar="1,2,3", help="run with these (default: the study's; the tables show all)")
     add("--parallel", metavar="GROUPS", help="runs side by side, each on a group of cards: '0,1;2,3', or 'cpu;cpu'")

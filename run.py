@@ -91,6 +91,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="trained weights to evaluate (a folder: its best, by its own config), or to start from",
     )
     add("--load_ckpt_from", type=weights, help="pre-trained weights to start from")
+    add("--strict", action="store_true", help="start only from weights that are of this very model")
     add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
     add(
         "--override",
@@ -110,7 +111,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--nnodes", type=int, default=1, help="number of machines (default: 1)")
     add("--node_rank", type=int, default=0, help="this machine's number, 0 to nnodes - 1 (default: 0)")
-    add("--master_addr", help="address of machine 0 (default with one machine: 127.0.0.1)")
+    add("--master_addr", type=name, help="address of machine 0 (default with one machine: 127.0.0.1)")
     port = f"default: an unused one; with several machines {MULTI_MACHINE_PORT}"
     add("--master_port", type=int, help=f"port of machine 0 ({port})")
     args = parser.parse_args(arguments)
@@ -151,6 +152,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
     if trains_prior(args.task) and (args.load_ckpt_from or (args.checkpoint and not args.evaluate)):
         raise InputError(f"--task {args.task} starts from what its config's 'start' names: give --override start=FILE")
+    if trains_prior(args.task) and args.strict:
+        raise InputError(f"--strict is for retrieval, --task {args.task} has no use for it; leave it out")
     if trains_prior(args.task) and args.cache:
         raise InputError(f"--cache is for retrieval, --task {args.task} has no use for it; leave it out")
 
@@ -209,7 +212,7 @@ def launch_command(args: argparse.Namespace, config: Path, processes: Processes)
             command += [f"--{option}", str(value)]
     for override in args.override:
         command += ["--override", override]
-    flags = ("evaluate", "resume", "overwrite", "download")
+    flags = ("strict", "evaluate", "resume", "overwrite", "download")
     command += [f"--{flag}" for flag in flags if getattr(args, flag)]
     return command
 

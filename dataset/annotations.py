@@ -63,7 +63,7 @@ def read_train(
     picture_ids: dict[str, int] = {}  # of each picture, over all files
     numberings = []
     for file, root in zip(files, image_roots or [image_root] * len(files), strict=True):
-        numbering = _Numbering(ids_by_path)
+        numbering, first = _Numbering(ids_by_path), len(records)
         for number, entry in enumerate(_entries(file, caption_type=str), 1):
             try:
                 caption = clean_caption(_field(entry, "caption", str), max_words)
@@ -77,9 +77,13 @@ def read_train(
             except InputError as problem:
                 problems.append(f"{file} record {number}: {problem}")
                 continue
-            picture_id = picture_ids.setdefault(image, len(picture_ids))
+            # Two folders may hold one picture, by links or under two spellings.
+            picture_id = picture_ids.setdefault(os.path.realpath(image) if image_roots else image, len(picture_ids))
             records.append(TrainRecord(caption, image, picture_id, label, label_name))
         numberings.append(numbering)
+        if len(files) > 1:  # a scene that a file names once is so named in all of its records
+            named = numbering.name_of_label
+            records[first:] = [r._replace(label_name=r.label_name or named.get(r.label)) for r in records[first:]]
     if problems:
         raise InputError(listed(problems))
     given = {pair for numbering in numberings for pair in numbering.image_of_id.items()}
@@ -95,7 +99,7 @@ class _Numbering:
         self.ids_by_path = ids_by_path
         self.image_of_id: dict[int, str] = {}
         self.id_of_image: dict[str, int] = {}
-        self.name_of_label: dict[int, str | None] = {}
+        self.name_of_label: dict[int | None, str | None] = {}
         self.label_of_name: dict[str, int] = {}
         self.label_of_image: dict[str, int] = {}
 
@@ -113,8 +117,9 @@ class _Numbering:
 
     def check_label(self, image: str, label: int, name: str | None) -> None:
         """Raise `InputError` where a scene has two numbers, a number two scenes or a picture two labels."""
-        if (other := self.name_of_label.setdefault(label, name)) != name:
+        if None not in (name, other := self.name_of_label.get(label)) and other != name:
             raise InputError(f"label {label} is both {other!r} and {name!r}")
+        self.name_of_label[label] = name if name is not None else other
         if name is not None and self.label_of_name.setdefault(name, label) != label:
             raise InputError(f"two labels are both named {name!r}: {self.label_of_name[name]} and {label}")
         if (first := self.label_of_image.setdefault(image, label)) != label:
@@ -127,21 +132,30 @@ def _with_joint_labels(
     """The records with one number a scene over all files: as they are where the files agree, else by name."""
     scenes = {pair for numbering in numberings for pair in numbering.name_of_label.items()}
     labels, names = {label for label, _ in scenes}, {name for _, name in scenes}
-    if len(numberings) == 1 or len(labels) == len(scenes) == len(names):
-        return records
-    if None in names:
+    agree = len(labels) == len(scenes) and (names == {None} or len(names) == len(scenes))
+    if not agree and None in names:
         raise InputError(
             "the training files may number scenes differently, and not every record has a label_name: name them all, "
             "or train without use_affil_loss"
         )
-    say(f"labels of the training files mean different scenes: {len(names)} scenes are numbered anew, by name")
-    number: dict[str | None, int] = {}
-    return [record._replace(label=number.setdefault(record.label_name, len(number))) for record in records]
+    if not agree:
+        say(f"labels of the training files mean different scenes: {len(names)} scenes are numbered anew, by name")
+        number: dict[str | None, int] = {}
+        records = [record._replace(label=number.setdefault(record.label_name, len(number))) for record in records]
+    label_of: dict[int, int | None] = {}  # of each picture, over all files
+    for record in records:
+        if label_of.setdefault(record.image_id, record.label) != record.label:
+            raise InputError(f"{record.image} has one label in a training file and another in the next")
+    return records
 
 
 def pictures_in_both(records: Sequence[TrainRecord], evaluation: EvaluationSet, file: str) -> str | None:
     """A line that counts the pictures of an evaluation file that are trained on; None where there are none."""
-    shared = {record.image for record in records} & set(evaluation.images)
+    trained, tested = (
+        {os.path.realpath(image) for image in images}
+        for images in ({record.image for record in records}, evaluation.images)
+    )
+    shared = trained & tested
     if not shared:
         return None
     return f"warning: {len(shared)} pictures of {file} are in the training files too, {min(shared)} first"

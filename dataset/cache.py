@@ -26,7 +26,7 @@ from utils.files import PICTURE_FORMATS
 from utils.logs import progress, say
 
 PIXELS, INDEX = "pictures.bin", "index.jsonl"
-_HEADER = {"pictures": "uint8 [H, W, 3]", "format": 3}  # raised when a file begins to be decoded to other pixels
+_HEADER = {"pictures": "uint8 [H, W, 3]", "format": 4}  # raised when a file begins to be decoded to other pixels
 
 
 class _Cached(NamedTuple):

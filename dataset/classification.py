@@ -138,14 +138,15 @@ def _annotated(train_files: Sequence[str], image_root: str, config: PriorConfig)
     files = ", ".join(train_files)
     names: dict[int, str] = {}
     label_of: dict[str, int] = {}  # of each picture
-    for record in read_train(train_files, image_root, labels_required=True):
+    said: list[str] = []
+    for record in read_train(train_files, image_root, labels_required=True, say=said.append):
         assert record.label is not None  # as required
         names[record.label] = record.label_name or str(record.label)
         label_of[record.image] = record.label
 
     given, sources = {"train": _by_class(label_of, names)}, {"train": files}
     for split, file in (("val", config.val_file), ("test", config.test_file)):
-        if file and (labelled := _labelled(file, image_root, names)) is not None:
+        if file and (labelled := _labelled(file, image_root, names, by_name=bool(said))) is not None:
             given[split], sources[split] = _by_class(labelled, names), file
     shares = {"val": config.val_fraction} if "val" not in given else {}
     return _scene_set(given, sources, shares, config.split_seed)
@@ -159,22 +160,28 @@ def _by_class(label_of: Mapping[str, int], names: Mapping[int, str]) -> ClassPic
     return {name: sorted(images) for name, images in pictures.items()}
 
 
-def _labelled(file: str, image_root: str, names: Mapping[int, str]) -> dict[str, int] | None:
-    """The label of each picture of an evaluation file, checked against the training's; None without labels."""
+def _labelled(file: str, image_root: str, names: Mapping[int, str], *, by_name: bool) -> dict[str, int] | None:
+    """The label of each picture of an evaluation file, checked against the training's; None without labels.
+
+    by_name: the training files' labels were numbered anew, so that a file's own numbers say nothing.
+    """
     evaluation = read_evaluation(file, image_root)
     if evaluation.labels is None:
         return None
     # The evaluation set keeps names only where every picture has one; the reader has found each record to be an object.
     named = [entry.get("label_name") for entry in read_json(file)]
-    problems = []
-    for number, (label, name) in enumerate(zip(evaluation.labels, named, strict=True), 1):
+    problems, labels = [], evaluation.labels
+    if by_name:
+        number_of = {name: label for label, name in names.items()}
+        labels = [number_of.get(name, -1) for name in named]
+    for number, (label, name) in enumerate(zip(labels, named, strict=True), 1):
         if label not in names:
             problems.append(f"record {number}: training has no picture of label {label} ({name or 'without a name'})")
         elif name is not None and name != names[label]:
             problems.append(f"record {number}: label {label} is {name!r}, in training {names[label]!r}")
     if problems:
         raise InputError(f"{file}: {listed(problems)}")
-    return dict(zip(evaluation.images, evaluation.labels, strict=True))
+    return dict(zip(evaluation.images, labels, strict=True))
 
 
 # ---- splits ----

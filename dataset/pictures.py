@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageOps
-from PIL.ImageFile import ImageFile
 
 from utils.errors import InputError, reason
 from utils.files import PICTURE_FORMATS
 
 SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "jp2", "gif")
 
+_JPEG_2000_HEAD = 65536  # bytes in which the size and depth of a JPEG 2000 stand
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
 
@@ -55,11 +55,19 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
             pass  # damaged: Pillow is the judge
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-            if is_deep(image):
-                raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
-            return np.array(upright_rgb(image))
+            return rgb_pixels(image, name)
     except InputError:
         raise
+    except Exception as error:  # a file of another kind, or a damaged one, raises nearly anything
+        raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
+
+
+def rgb_pixels(image: Image.Image, name: str | Path) -> ndarray:
+    """An opened picture's pixels, upright, uint8 `[H, W, 3]`; `InputError` naming it where it is deep or damaged."""
+    if is_deep(image):
+        raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
+    try:
+        return np.array(upright_rgb(image))
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
 
@@ -69,10 +77,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def is_deep(image: ImageFile) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """Whether an opened picture has more than 8 bits a channel, which Pillow clips to white or cuts to almost black."""
-    packed = str(image.tile[0].args) if image.tile else ""  # Pillow gives a 16-bit RGB file the mode RGB
-    return image.mode.startswith(("I", "F")) or ";16" in packed
+    if image.mode.startswith(("I", "F")):
+        return True
+    # Pillow gives a colour file of 16 bits the mode RGB.
+    tile, file = getattr(image, "tile", None), getattr(image, "fp", None)
+    if image.format == "JPEG2000" and file:
+        position = file.tell()
+        file.seek(0)
+        head = file.read(_JPEG_2000_HEAD)
+        file.seek(position)
+        siz = head.find(b"\xff\x4f\xff\x51")  # the codestream's first two markers; a component's depth is 42 bytes on
+        return siz >= 0 and len(head) > siz + 42 and (head[siz + 42] & 0x7F) + 1 > 8
+    return ";16" in str(tile[0].args) if tile else False
 
 
 def _is_usual_jpeg(data: bytes) -> bool:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset.captions import clean_caption
 from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
-from dataset.pictures import load_picture
+from dataset.pictures import load_picture, rgb_pixels
 from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
 from models.build import build_model
@@ -57,11 +57,13 @@ class Embedder:
 
     def embed_images(self, pictures: Sequence[Picture]) -> ndarray:
         """Files, uint8 arrays `[H, W, 3]` or PIL pictures -> unit embeddings, float32 `[N, D]`."""
+        _check_list(pictures, "pictures")
         averaged = self.config.average_orientations
         return self.image_embeddings(pictures, average_orientations=averaged).float().cpu().numpy()
 
     def embed_texts(self, sentences: Sequence[str]) -> ndarray:
         """Sentences, cleaned as captions are -> unit embeddings, float32 `[N, D]`."""
+        _check_list(sentences, "sentences")
         return self.text_embeddings([clean_caption(sentence) for sentence in sentences]).float().cpu().numpy()
 
     def image_embeddings(
@@ -81,7 +83,7 @@ class Embedder:
         )
         with self._evaluating():
             shown = _shown(batches, len(batches), label)
-            return embed_images(
+            return embed_picture_batches(
                 self.model, shown, len(pictures), self.device, average_orientations=average_orientations
             )
 
@@ -98,7 +100,7 @@ class Embedder:
             world_size=processes.world_size(),
         )
         with self._evaluating():
-            return embed_captions(self.model, _shown(batches, len(batches), label), len(captions), self.device)
+            return embed_caption_batches(self.model, _shown(batches, len(batches), label), len(captions), self.device)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -114,12 +116,18 @@ def load(checkpoint: str | Path, *, tokenizer: str | None = None, device: str = 
     device: auto, cpu or cuda. Raises InputError where something is missing or does not fit.
     """
     weights = Path(weights_in(str(checkpoint)))
-    config = config_from_file(weights.parent / CONFIG, [f"tokenizer={tokenizer}"] if tokenizer else None)
+    config = config_from_file(weights.parent / CONFIG, [f"tokenizer={tokenizer}"] if tokenizer is not None else None)
     chosen = processes.device_for(device)
     model = build_model(config)
     load_released(model, read_checkpoint(weights))
     words = configured_tokenizer(config)
     return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels_of)
+
+
+def _check_list(given: object, what: str) -> None:
+    """Raise InputError for a single name or sentence, which would be taken letter by letter."""
+    if isinstance(given, str | bytes | Path):
+        raise InputError(f"{what} are given as a list; for one, write [{given!r:.40}]")
 
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:
@@ -132,10 +140,12 @@ def configured_tokenizer(config: Config, *, download: bool = False) -> PreTraine
 def pixels_of(picture: Picture) -> ndarray:
     """A picture file's, array's or PIL picture's pixels, uint8 `[H, W, 3]`."""
     if isinstance(picture, Image.Image):
-        return np.array(picture.convert("RGB"))
-    if not isinstance(picture, ndarray):
+        return rgb_pixels(picture, "a picture")
+    if isinstance(picture, str | Path):
         return load_picture(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+    if not isinstance(picture, ndarray):
+        raise InputError(f"a picture is a {type(picture).__name__}; give a file, a uint8 array or a PIL picture")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise InputError(f"a picture is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3] in RGB")
     return picture
 
@@ -148,7 +158,7 @@ def _shown(batches: Iterable[Any], total: int, label: str | None) -> Iterable[An
 
 
 @torch.inference_mode()
-def embed_images(
+def embed_picture_batches(
     model: PIR,
     batches: Iterable[tuple[Tensor, Tensor]],
     total: int,
@@ -175,7 +185,7 @@ def orientations(images: Tensor) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def embed_captions(
+def embed_caption_batches(
     model: PIR, batches: Iterable[tuple[Tensor, Tensor, Tensor]], total: int, device: torch.device
 ) -> Tensor:
     """Batches of (positions `[b]`, ids `[b, L]`, attention mask `[b, L]`) -> `[total, D]`, in order."""

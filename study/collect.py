@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from study.figures import draw_curve, draw_map, draw_rows
 from study.notes import notes_of
 from study.page import Page, write_page
 from study.plan import PlannedRow, Study
+from study.plots import draw_curve, draw_map, draw_rows
 from study.results import Finished, finished_runs
 from study.summary import Summary, summarise
 from study.tables import costs_table, figures_table, values_of

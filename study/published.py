@@ -18,7 +18,7 @@ FILE = Path(__file__).parent / "published.yaml"
 _FREE = {
     *("train_file", "val_file", "test_file", "image_root", "scenes", "resnet_ckpt", "text_encoder", "tokenizer"),
     *("batch_size_train", "batch_size_test", "batch_size_test_text", "num_workers", "k_test", "precision"),
-    *("patch_size", "temp1", "temp2", "optimizer", "schedular"),
+    *("patch_size", "temp1", "temp2", "optimizer", "schedular", "image_id", "train_image_roots", "vision_config.ckpt"),
 }
 
 
@@ -134,6 +134,6 @@ def _unlike_released(values: Mapping[str, Any], said: set[str]) -> list[str]:
         same_file = isinstance(value, str) and PurePath(value).name == PurePath(str(released)).name  # in any folder
         # BERT's JSON files of others hold keys more or less that say nothing of its size.
         unsaid = key.startswith("text_config.") and None in (value, released)
-        if not same_file and not unsaid and key.partition(".")[0] not in free:
+        if not same_file and not unsaid and not {key, key.partition(".")[0]} & free:
             said_otherwise.append(f"{key} {value}")
     return said_otherwise

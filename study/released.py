@@ -8,9 +8,9 @@ from pathlib import Path
 
 from study import runs
 from study.compared import differing_from_recorded
-from study.figures import LogToDraw, draw_logs
 from study.page import Line, Page, Table, write_page
 from study.plan import FIGURES
+from study.plots import LogToDraw, draw_logs
 from study.published import Match, match, read_published
 from study.results import Figures, read_figures, read_result
 from study.summary import Summary

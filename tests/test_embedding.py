@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.embedder import embed_images, orientations
+from models.embedder import embed_picture_batches, orientations
 from models.encoders import normalise
 from tests.tiny import tiny_model
 
@@ -25,7 +25,7 @@ def embedded(model, images, **options):
     """The embeddings of pictures that arrive in two batches, the last one first."""
     positions = torch.arange(len(images))
     batches = [(positions[2:], images[2:]), (positions[:2], images[:2])]
-    return embed_images(model, batches, len(images), CPU, **options)
+    return embed_picture_batches(model, batches, len(images), CPU, **options)
 
 
 def test_a_picture_has_eight_different_orientations(images):

@@ -222,8 +222,10 @@ def test_evaluating_the_best_checkpoint_gives_the_result_again(monkeypatch, fini
 def test_the_measure_sees_pictures_in_all_orientations_where_the_config_says_so(
     monkeypatch, finished, experiment, tmp_path, averaged
 ):
-    asked, embed = [], embedder.embed_images
-    monkeypatch.setattr(embedder, "embed_images", lambda *a, **options: asked.append(options) or embed(*a, **options))
+    asked, embed = [], embedder.embed_picture_batches
+    monkeypatch.setattr(
+        embedder, "embed_picture_batches", lambda *a, **options: asked.append(options) or embed(*a, **options)
+    )
     weights = ("--evaluate", "--checkpoint", str(finished / "checkpoint_best.pth"))
     train_here(monkeypatch, experiment, tmp_path, *weights, "--override", f"average_orientations={averaged}")
     assert asked == [{"average_orientations": averaged}]

@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-from study.figures import LogToDraw, draw_logs
+from study.plots import LogToDraw, draw_logs
 from study.training_logs import read_log
 
 

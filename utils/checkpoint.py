@@ -23,6 +23,21 @@ CONVERSION = (
 )
 
 
+# Kinds that are copied into one another.
+COPIED = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+)
+KEYS = ("model", "state_dict", "model_state_dict")  # of a state dict in a training's file
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of names: DistributedDataParallel's, torch.compile's, Lightning's
+
+
 def save(file: Path, content: Mapping[str, Any]) -> None:
     """Write `content` with torch.save, whole or not at all."""
     temporary = file.with_name(file.name + ".partial")
@@ -81,11 +96,11 @@ def _check_uncompressed(file: str | Path) -> None:
 
 
 def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file's content, bare or under `model` or `state_dict`, without `module.` prefixes.
+    """The state dict in a file's content, bare or under one of `KEYS`, without the `PREFIXES` of wrappers.
 
     Raises InputError naming `file` for anything else than named dense tensors.
     """
-    for key in ("model", "state_dict"):
+    for key in KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -94,9 +109,11 @@ def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not _is_dense(value):
             kind = "no dense tensor" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{file} holds no plain state dict: '{name}' is {kind}")
-    if all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)
+    state = dict(content)
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def misfits(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, list[tuple[str, str]]]:
@@ -112,7 +129,7 @@ def misfits(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
             continue
         if value.shape != tensor.shape:
             found["of another shape"].append((name, f" {list(value.shape)} for {list(tensor.shape)}"))
-        elif value.is_complex() or value.is_floating_point() != tensor.is_floating_point():
+        elif value.is_floating_point() != tensor.is_floating_point() or value.dtype not in COPIED:
             kinds = (str(x.dtype).removeprefix("torch.") for x in (value, tensor))
             found["of another kind"].append((name, " {} for {}".format(*kinds)))
         elif not value.isfinite().all():

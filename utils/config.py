@@ -24,6 +24,7 @@ from utils.typed import (
     read_value,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
 # Where a YAML names no file of sizes, nor gives them itself.
 SIZE_FILES = {"vision_config": "configs/config_swinT_224.json", "text_config": "configs/config_bert.json"}
@@ -251,7 +252,9 @@ def usual_normalisation(backbone: str) -> Literal["clip", "own"]:
 
 
 def _sizes_in(file: str, key: str) -> dict[str, Any]:
-    """The sizes in a JSON file."""
+    """The sizes in a JSON file, of the current folder or else of this project, where a published config means it."""
+    if not Path(file).is_file() and (ROOT / file).is_file():
+        file = str(ROOT / file)
     if not Path(file).is_file():
         raise InputError(f"{key} {file} cannot be read (no such file); name an existing JSON file")
     sizes = read_json(file)

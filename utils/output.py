@@ -38,8 +38,11 @@ _locks: dict[Path, IO[str]] = {}  # of this process, held as long as they are op
 Given = TypeVar("Given", str, None)  # an argument of the command line
 
 
-def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool) -> None:
-    """Raise InputError where the folder holds a run already and nothing says what to do with it."""
+def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool, epochs: int = 0) -> None:
+    """Raise InputError where the folder holds a run already and nothing says what to do with it.
+
+    epochs: of the training to come, which name its last checkpoint: no other file may stand in its place.
+    """
     if resume and overwrite:
         raise InputError("--resume and --overwrite contradict each other; give one")
     if resume and evaluate:
@@ -47,6 +50,11 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file; name a folder")
     found = _files_of_run(folder, evaluate)
+    last = folder / f"checkpoint_{epochs - 1}.pth"
+    if epochs and not resume and last.exists() and last not in found:
+        raise InputError(f"{last} is of no run in that folder, and this one writes it; move it, or give another folder")
+    if (folder / CURVES).exists() and not (folder / CURVES).is_dir():
+        raise InputError(f"{folder / CURVES} is a file, and a run writes a folder of that name; move it")
     if evaluate and _holds_evaluations_alone(folder):
         return  # they follow each other, see `keep_earlier`
     if found and not (resume or overwrite):
@@ -98,8 +106,7 @@ def lock(folder: Path) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     _locks[place] = file
-    owner = os.getpid()  # not a worker that is forked
-    atexit.register(lambda: os.getpid() == owner and unlock(folder))
+    atexit.register(_unlock_at_exit, folder, os.getpid())
 
 
 def check_unlocked(folder: Path) -> None:
@@ -122,6 +129,11 @@ def _opened_lock(place: Path) -> IO[str]:
         if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
             return file
         file.close()  # whoever had the lock removed the file since it was opened here
+
+
+def _unlock_at_exit(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a worker that was forked
+        unlock(folder)
 
 
 def unlock(folder: Path) -> None:

@@ -35,7 +35,7 @@ class TrainState(Generic[Model]):
     seconds: float = 0.0  # of training so far, those before interruptions among them
 
     @property
-    def best_model(self) -> Model:
+    def evaluated_model(self) -> Model:
         """The model that is evaluated and kept: the average where there is one."""
         # torch does not say that an average's model is of the class it was made from.
         return cast(Model, self.average.module) if self.average else self.model

@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -90,7 +90,9 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     Raises InputError where the folder holds a run already or cannot be written, and for a `--bs` that does not divide.
     """
     batch_size = process_batch(config.batch_size_train, args.bs, processes.announced_world_size())
-    output.check_output(args.output_dir, resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
+    epochs = 0 if args.evaluate else config.schedular.epochs
+    asked = {"resume": args.resume, "overwrite": args.overwrite, "evaluate": args.evaluate}
+    output.check_output(args.output_dir, **asked, epochs=epochs)
     device = processes.start(args.device)
     if processes.is_main():
         output.open_output(args.output_dir)
@@ -133,8 +135,8 @@ def train(
             # An epoch draws the same dropout whether or not the run was interrupted before it.
             torch.manual_seed(run.seed + 1000 * (epoch + 1) + processes.rank())
             trained = train_epoch(task, state, loader, epoch, epochs)
-            processes.broadcast_buffers(state.best_model)
-            figures = task.evaluate(state.best_model)
+            processes.broadcast_buffers(state.evaluated_model)
+            figures = task.evaluate(state.evaluated_model)
 
             state.next_epoch = epoch + 1
             state.seconds += trained["seconds"]
@@ -143,7 +145,7 @@ def train(
                 state.best_epoch, state.best = epoch, figures[task.figure]
             if processes.is_main():
                 if best:
-                    task.write(state.best_model, waiting_for(best_file))
+                    task.write(state.evaluated_model, waiting_for(best_file))
                     state.best_sha256 = file_checksum(waiting_for(best_file))
                 line = {f"train_{name}": value for name, value in trained.items()}
                 line |= {f"{task.split}_{name}": value for name, value in figures.items()}
@@ -174,14 +176,16 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
     loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
     ended, waited = started, 0.0  # when the last step ended; seconds spent waiting for the loader
-    before: tuple[Tensor, dict[str, Tensor], Any] | None = None  # loss, what is logged, and batch of the step before
+    before: tuple[Callable[[], bool], dict[str, Tensor], Any] | None = (
+        None  # of the step before, see stop_unless_finite
+    )
     bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}")
     for batch in bar:
         waited += time.perf_counter() - ended
         loss, logged = task.step(batch)
-        # The step before has ended by now: to ask for this one's loss would keep the card waiting for the next batch.
+        # Of the step before: to ask for this one's loss would keep the card waiting for the next batch.
         stop_unless_finite(before, task, epoch)
-        before = loss.detach(), logged, batch
+        before = finite_later(loss.detach()), logged, batch
 
         state.optimizer.zero_grad()
         loss.backward()
@@ -204,9 +208,29 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
     }
 
 
-def stop_unless_finite(step: tuple[Tensor, dict[str, Tensor], Any] | None, task: Task, epoch: int) -> None:
-    """Raise InputError with what was in the batch when a step's loss is no number to go on with."""
-    if step is None or torch.isfinite(step[0]):
+def finite_later(loss: Tensor) -> Callable[[], bool]:
+    """Ask now whether a loss is finite, to read the answer later, when only work queued before now is waited for."""
+    finite = torch.isfinite(loss)
+    if not finite.is_cuda:
+        return lambda: bool(finite)
+    answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+    answer.copy_(finite, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def read() -> bool:
+        copied.synchronize()
+        return bool(answer)
+
+    return read
+
+
+def stop_unless_finite(step: tuple[Callable[[], bool], dict[str, Tensor], Any] | None, task: Task, epoch: int) -> None:
+    """Raise InputError with what was in the batch when a step's loss is no number to go on with.
+
+    step: whether its loss is finite, what is logged of it, and its batch; None before the first.
+    """
+    if step is None or step[0]():
         return
     _, logged, batch = step
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in logged.items())
