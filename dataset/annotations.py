@@ -132,7 +132,8 @@ def _with_joint_labels(
     """The records with one number a scene over all files: as they are where the files agree, else by name."""
     scenes = {pair for numbering in numberings for pair in numbering.name_of_label.items()}
     labels, names = {label for label, _ in scenes}, {name for _, name in scenes}
-    agree = len(labels) == len(scenes) and (names == {None} or len(names) == len(scenes))
+    # Without any name the numbers are believed; among named scenes one without a name may be any of them.
+    agree = len(numberings) == 1 or names == {None} or (len(labels) == len(scenes) == len(names) and None not in names)
     if not agree and None in names:
         raise InputError(
             "the training files may number scenes differently, and not every record has a label_name: name them all, "

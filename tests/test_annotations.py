@@ -261,10 +261,33 @@ def test_joined_files_get_one_number_a_picture_and_a_scene(tmp_path, image_root)
     assert read_train([one], image_root, labels_required=True, say=said.append) == records[:2] and len(said) == 2
 
 
+def test_one_picture_with_two_scenes_in_two_files_is_refused(tmp_path, image_root):
+    files = [write(tmp_path / f"{number}.json", [train_entry(**scene)]) for number, scene in enumerate((LAKE, PARK))]
+    with pytest.raises(InputError, match=r"a\.jpg has one label in a training file and another in the next"):
+        read_train(files, image_root, labels_required=True)
+
+
+def test_a_picture_is_one_however_its_folder_is_spelled(tmp_path, image_root):
+    (tmp_path / "link").symlink_to(image_root)
+    files = [write(tmp_path / f"{number}.json", [train_entry()]) for number in (1, 2)]
+    roots = [image_root, tmp_path / "link"]
+    records = read_train(files, image_root, labels_required=True, image_roots=roots)
+    assert [record.image_id for record in records] == [0, 0]
+    evaluation = read_evaluation(write(tmp_path / "e.json", [{"image": "a.jpg", "caption": ["A plane"]}]), roots[1])
+    assert "1 pictures" in pictures_in_both(records[:1], evaluation, "e.json")
+
+
+def test_a_file_may_name_a_scene_in_some_of_its_records(tmp_path, image_root):
+    unnamed = train_entry(image="b.jpg", image_id=8, label=0)
+    del unnamed["label_name"]
+    file = write(tmp_path / "1.json", [unnamed, train_entry(**LAKE)])
+    assert len(read_train([file], image_root, labels_required=True)) == 2
+
+
 def test_files_that_disagree_without_names_are_refused(tmp_path, image_root):
     unnamed = train_entry(image="b.jpg", image_id=8, label=0)
     del unnamed["label_name"]
-    files = [write(tmp_path / "1.json", [train_entry(**LAKE)]), write(tmp_path / "2.json", [unnamed])]
+    files = [write(tmp_path / "1.json", [train_entry(**PARK)]), write(tmp_path / "2.json", [unnamed])]
     with pytest.raises(InputError, match="not every record has a label_name"):
         read_train(files, image_root, labels_required=True)
     read_train(files, image_root, labels_required=False)

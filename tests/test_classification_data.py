@@ -304,3 +304,21 @@ def test_an_unreadable_picture_is_one_line_that_names_it(loader, folder, num_wor
         file.write_bytes(file.read_bytes()[:40])
     message = error_of(list, loader(num_workers=num_workers))
     assert "Beach" in message and "cannot read" in message
+
+
+def test_joined_training_files_that_number_scenes_differently_go_by_name_in_every_split(annotated):
+    other = [entry | {"label": 4} if entry["label_name"] == "port" else entry for entry in annotated.entries["train"]]
+    other = [entry | {"label": 9} if entry["label_name"] == "park" else entry for entry in other]
+    (annotated.folder / "images2").mkdir()
+    (annotated.folder / "other.json").write_text(json.dumps(other[:2]))
+    for entry in annotated.entries["train"][:2]:
+        assert entry["label_name"] == "park"
+    one, alone = annotated.folder / "train.json", annotated.read()
+    joined = annotated.read(train_file=(str(one), str(annotated.folder / "other.json")))
+    assert joined.classes == ("park", "pond", "port")
+    for split in SPLITS:
+        named = [{(p.image, scenes.classes[p.label]) for p in getattr(scenes, split)} for scenes in (alone, joined)]
+        assert named[0] == named[1]
+    del annotated.entries["val"][0]["label_name"]
+    message = error_of(annotated.read, train_file=(str(one), str(annotated.folder / "other.json")))
+    assert "record 1" in message and "without a name" in message

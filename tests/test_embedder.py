@@ -60,6 +60,27 @@ def test_a_picture_may_be_a_file_an_array_or_a_pil_picture(folder, pictures):
         model.embed_images([np.zeros((60, 80, 3))])
 
 
+@pytest.mark.parametrize(
+    "wrong", [None, 3, torch.zeros(3, 8, 8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)]
+)
+def test_what_is_no_picture_is_one_line(folder, wrong):
+    with pytest.raises(InputError, match="a picture is"):
+        load(folder).embed_images([wrong])
+
+
+def test_one_name_or_sentence_is_not_taken_letter_by_letter(folder):
+    model = load(folder)
+    with pytest.raises(InputError, match=r"sentences are given as a list; for one, write \['lake'\]"):
+        model.embed_texts("lake")
+    with pytest.raises(InputError, match="pictures are given as a list"):
+        model.embed_images("x.jpg")
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="config"):
+        load(tmp_path / "nowhere")
+
+
 def test_embeddings_are_in_the_order_given_and_do_not_depend_on_the_company(folder, pictures):
     model = load(folder)
     together = model.embed_texts(["two white planes beside a long grey terminal", *SENTENCES])
