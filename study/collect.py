@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from study.figures import draw_curve, draw_map, draw_rows
 from study.notes import notes_of
 from study.page import Page, write_page
 from study.plan import PlannedRow, Study
@@ -35,6 +34,8 @@ def collect(
 
     seeds: those that should be finished; commands: what the runs are made with.
     """
+    from study.figures import draw_curve, draw_map, draw_rows  # brings matplotlib, which --help has no use for
+
     summaries = summarise(study, runs, seeds)
     open_output(output_dir)
     embedded = {study.title_of(row): [run.embedded for run in runs[row] if run.embedded] for row in study.tsne}

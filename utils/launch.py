@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
+from utils.announced import named_cards
 from utils.errors import InputError
 
 TASKS = {
@@ -76,6 +76,11 @@ def processes_for(preset: str, check_cards: bool = True) -> Processes:
     """
     if preset == "auto":
         cards = visible_cards()
+        if not cards and named_cards():
+            raise InputError(
+                f"--dist auto: CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} names cards, but PyTorch sees "
+                "none (no driver, or a build without CUDA): give --dist cpu, or mend that"
+            )
         return card_processes(cards) if cards else cpu_processes(1)
     if match := re.fullmatch(r"cpu(\d*)", preset):
         count = int(match[1] or 1)
@@ -119,14 +124,6 @@ def cpu_processes(count: int) -> Processes:
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
     settings = {name: os.environ.get(name, value) for name, value in CPU_SETTINGS.items()}
     return Processes(count, "cpu", {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads} | settings)
-
-
-def named_cards() -> list[str] | None:
-    """The cards that CUDA_VISIBLE_DEVICES names (up to a negative one, as CUDA reads it); None if unset."""
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        return None
-    names = (name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(","))
-    return list(takewhile(lambda name: name and not name.startswith("-"), names))
 
 
 def visible_cards() -> list[str]:

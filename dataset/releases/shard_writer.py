@@ -15,7 +15,6 @@ from dataset.captions import clean_caption
 from dataset.pictures import SUFFIXES, has_picture_suffix, suffix
 from dataset.shards import FORMAT, read_index
 from utils.errors import InputError, listed
-from utils.logs import progress, write_json
 
 
 def write_shards(
@@ -32,6 +31,8 @@ def write_shards(
     that are not whole have none. Raises `InputError` for entries that training would refuse, for a file `name.json`
     that exists already, and where writing fails.
     """
+    from utils.logs import progress, write_json  # brings torch, which --help has no use for
+
     samples = _samples(entries, image_root)
     random.Random(0).shuffle(samples)
     index = folder / f"{name}.json"
