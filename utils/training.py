@@ -163,7 +163,7 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
     loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
     before: tuple[Tensor, dict[str, Tensor], Any] | None = None  # loss, what is logged, and batch of the step before
-    bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}")
+    bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}", from_first=True)
     for batch in bar:
         loss, logged = task.step(batch)
         # The step before has ended by now: to ask for this one's loss would keep the card waiting for the next batch.
