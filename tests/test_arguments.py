@@ -1,6 +1,7 @@
 """The programs' own command lines: what launchers and released commands pass, and what the environment announces."""
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -239,6 +240,26 @@ def test_another_batch_than_the_published_one_is_said_where_a_released_config_tr
     assert len(announced_lines(parse(), monkeypatch, capsys, count=4)) == 1  # a config of one's own
     args.evaluate = True
     assert len(announced_lines(args, monkeypatch, capsys, count=4)) == 1
+
+
+class Stop(Exception):
+    """Ends a program at the place a test looks at."""
+
+
+@pytest.mark.parametrize("script", ["Retrieval", "Prior"])
+def test_a_program_says_its_first_lines_before_it_reads_data(monkeypatch, tmp_path, script):
+    module = importlib.import_module(script)
+    reader = "config_from_file" if script == "Retrieval" else "prior_config_from_file"
+    monkeypatch.setattr(module, reader, lambda *given: "config")
+    monkeypatch.setattr(module, "start_run", lambda args, config: "run")
+
+    def announced_of(run, args):
+        raise Stop(run, str(args.output_dir))
+
+    monkeypatch.setattr(module, "announce", announced_of)
+    monkeypatch.setattr("sys.argv", [script, "--config", "c", "--output_dir", "out"])
+    with pytest.raises(Stop, match="'run', 'out'"):
+        module.main()
 
 
 # --- arguments before heavy imports
