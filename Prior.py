@@ -3,7 +3,11 @@
 Runs under `run.py`, under torchrun, or alone as one process.
 """
 
-import argparse
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from utils.arguments import prior_arguments, read_first
+
+    read_first(prior_arguments)
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +27,7 @@ from models.start_files import load_prior_start
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
-from utils.arguments import run_parser, weights
+from utils.announce import announce
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
@@ -36,9 +40,12 @@ from utils.training import Run, keep_evaluation, start_run, train
 
 def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a start file written here."""
-    args = parse()
+    from utils.arguments import prior_arguments  # here, as who imports this script's parts has no command line
+
+    args = prior_arguments()
     config = prior_config_from_file(args.config, args.override)
     run = start_run(args, config)
+    announce(run, args)
 
     scenes = read_scenes(config)
     torch.manual_seed(args.seed)  # the same random weights on every process
@@ -65,18 +72,6 @@ def main() -> None:
     write_result(run, scenes, matrix, split, state)
     output.unlock(args.output_dir)
     processes.stop()
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = run_parser(__doc__)
-    parser.add_argument("--checkpoint", type=weights, help=f"the {output.PRIOR} to evaluate")
-    args = parser.parse_args()
-    if args.evaluate and not args.checkpoint:
-        raise InputError(f"--evaluate needs weights: give --checkpoint FILE, a {output.PRIOR}")
-    if args.checkpoint and not args.evaluate:
-        raise InputError("--checkpoint goes with --evaluate; what training starts from is the config's 'start'")
-    return args
 
 
 def build_classifier(config: PriorConfig, classes: int) -> SceneClassifier:

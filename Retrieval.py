@@ -3,7 +3,11 @@
 Runs under `run.py`, under torchrun, or alone as one process.
 """
 
-import argparse
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from utils.arguments import read_first, retrieval_arguments
+
+    read_first(retrieval_arguments)
+
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -25,7 +29,7 @@ from models.start_files import load_prior_start, load_text_start, load_vision_st
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
-from utils.arguments import named_path, run_parser, weights
+from utils.announce import announce
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum, read_json
@@ -38,9 +42,12 @@ from utils.training import Run, keep_evaluation, start_run, train
 
 def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a checkpoint."""
-    args = parse()
+    from utils.arguments import retrieval_arguments  # here, as who imports this script's parts has no command line
+
+    args = retrieval_arguments()
     config = config_from_file(args.config, args.override)
     run = start_run(args, config)
+    announce(run, args)
     check_scenes(config)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
@@ -82,36 +89,6 @@ def main() -> None:
     write_result(run, model, measured, sets["test"], state, weights_sha256)
     output.unlock(args.output_dir)
     processes.stop()
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = run_parser(__doc__, config_required=False)
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        type=weights,
-        help="trained weights to evaluate, with a folder its best by its config; or to start from",
-    )
-    add("--load_ckpt_from", type=weights, help="pretrained weights to start from")
-    add("--strict", action="store_true", help="start only from weights that are of this very model")
-    add(
-        "--cache",
-        type=named_path,
-        metavar="DIR",
-        help="keep the pictures decoded there, where every process can read them",
-    )
-    args = parser.parse_args()
-    if args.evaluate and not args.checkpoint:
-        raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")
-    if args.checkpoint and args.load_ckpt_from:
-        raise InputError("--checkpoint and --load_ckpt_from both name weights to start from; give one")
-    if args.evaluate:
-        args.config = args.config or output.config_in(args.checkpoint)
-    if not args.config:
-        raise InputError("--config FILE is missing; only --evaluate on a published folder brings its own")
-    args.checkpoint, args.load_ckpt_from = output.weights_in(args.checkpoint), output.weights_in(args.load_ckpt_from)
-    return args
 
 
 def check_scenes(config: Config) -> None:

@@ -1,28 +1,35 @@
 """One experiment on one machine or several: task + machines -> one torch.distributed.launch command line."""
 
 import argparse
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.shards import read_shards
+from utils.announced import slurm_tasks
 from utils.arguments import OneLineParser, name, weights
-from utils.config import config_from_file, process_batch
-from utils.errors import InputError, run_cli
+from utils.config import Config, config_from_file, process_batch
+from utils.errors import InputError, listed, run_cli
 from utils.launch import (
+    LAUNCHER,
     TASKS,
     Processes,
     choices,
     launcher_environment,
+    option,
     processes_for,
     run_to_end,
     shell_line,
+    steering_variables,
     trains_prior,
     unused_port,
 )
-from utils.output import check_output, check_unlocked, config_in, weights_in
+from utils.output import RESUME, check_output, check_unlocked, config_in, open_output, weights_in
 from utils.prior_config import prior_config_from_file
+from utils.start_names import HUB, local_start, weight_file
 
 ROOT = Path(__file__).resolve().parent
 RETRIEVAL = ROOT / "Retrieval.py"
@@ -52,16 +59,24 @@ def main(arguments: list[str] | None = None) -> int:
     check_arguments(args)
     process_batch(1, args.bs, processes.count * args.nnodes)
     if not args.dry_run:
-        check_experiment(args, config)
+        check_experiment(args, config, processes.count * args.nnodes)
     command = launch_command(args, config, processes)
     environment = processes.environment | launcher_environment()
     if args.dry_run:
-        print(shell_line(command, environment))
+        print(shell_line(command, environment, without=steering_variables()))
         return 0
+    if args.nnodes > 1:
+        meeting = f"{args.master_addr}:{args.master_port}"
+        others = f"machine 0 at {meeting}" if args.node_rank else f"the {args.nnodes - 1} others at {meeting}"
+        print(f"machine {args.node_rank} of {args.nnodes}: waiting for {others}", file=sys.stderr, flush=True)
     code = run_to_end(command, environment)
     if 0 < code < 128:
         # torch.distributed.launch reports at length that a process failed, after that process has said why.
-        print(f"the run failed (exit code {code}): the reason stands above the launcher's report", file=sys.stderr)
+        print(
+            f"the run failed (exit code {code}): the reason stands above the launcher's report, or, where a process "
+            "was killed (Signal 9: mostly for want of memory), in it",
+            file=sys.stderr,
+        )
     return code
 
 
@@ -146,6 +161,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--nnodes {args.nnodes} needs --master_addr, the address of machine 0")
     if not 0 < args.master_port < 65536:
         raise InputError(f"--master_port {args.master_port} is not a port: give 1 to 65535")
+    if (tasks := slurm_tasks(("SLURM_STEP_NUM_TASKS",))) > 1 and args.nnodes == 1:
+        raise InputError(
+            f"srun started {tasks} launchers, each with a run of its own in {args.output_dir}: use "
+            "srun --ntasks-per-node=1, with --nnodes and --node_rank for several machines (docs/launching.md)"
+        )
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")
     if args.checkpoint and args.load_ckpt_from:
@@ -158,29 +178,43 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--cache is for retrieval, --task {args.task} has no use for it; leave it out")
 
 
-def check_experiment(args: argparse.Namespace, config: Path) -> None:
+def check_experiment(args: argparse.Namespace, config: Path, count: int) -> None:
     """Tell in one line, before any process starts, what each of them would stumble over."""
     if not config.is_file():
         there = ", ".join(f"configs/{file.name}" for file in sorted(ROOT.glob("configs/*.yaml")))
         raise InputError(f"no config file {config}: beside run.py there are {there or 'none'}")
-    for option in ("checkpoint", "load_ckpt_from"):
-        file = getattr(args, option)
+    for of_weights in ("checkpoint", "load_ckpt_from"):
+        file = getattr(args, of_weights)
         if file and not Path(file).is_file():
-            raise InputError(f"--{option}: no file {file} (looked in {Path.cwd()})")
+            raise InputError(f"--{of_weights}: no file {file} (looked in {Path.cwd()})")
     check_unlocked(Path(args.output_dir))
     check_output(Path(args.output_dir), resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
-    preflight(config, args)
+    preflight(config, args, count)
+    if args.node_rank == 0:  # the other machines see by this folder whether they share the disk
+        open_output(Path(args.output_dir))
 
 
-def preflight(file: Path, args: argparse.Namespace) -> None:
+def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
     """Read the config and what it says of the data; the launcher's own report would bury what is wrong there.
 
     The demonstration's pictures are drawn here, once for all processes, where they are not there yet.
+    count: of the processes, to each of which a batch must be left.
     """
+    resuming = args.resume and (Path(args.output_dir) / RESUME).exists()
     if trains_prior(args.task):
+        prior = prior_config_from_file(file, args.override)
+        starts = [] if args.evaluate or resuming or not prior.start else [prior.start]
+        problems = missing_inputs(starts, prior.annotation_files, args.download)
         from dataset.classification import read_scenes  # brings torch, which takes seconds
 
-        read_scenes(prior_config_from_file(file, args.override))
+        try:
+            scenes = read_scenes(prior)
+        except InputError as error:
+            raise InputError(listed([*problems, str(error)]) if problems else str(error)) from None
+        if problems:
+            raise InputError(listed(problems))
+        if not args.evaluate:
+            check_share(math.ceil(len(scenes.train) / count), process_batch(prior.batch_size_train, args.bs, count))
         return
     config = config_from_file(file, args.override)
     if config.scenes:
@@ -188,30 +222,81 @@ def preflight(file: Path, args: argparse.Namespace) -> None:
 
         sizes = asdict(config.scenes)
         draw_scenes(sizes.pop("folder"), **sizes)
+    starts = [] if args.checkpoint or args.load_ckpt_from or resuming else config.encoder_starts
+    training = [] if args.evaluate else [config.val_file]
+    if not args.evaluate and not config.trains_from_shards:
+        training += config.train_file
+    files = [*training, config.test_file]
+    if problems := missing_inputs(starts, files, args.download, config.tokenizer_folder, config.image_root):
+        raise InputError(f"{listed(problems, shown=10)} (looked in {Path.cwd()})")
     if not args.evaluate:
-        if config.trains_from_shards:
-            read_shards(config.train_file, labels_required=config.use_affil_loss)
-        else:
-            read_train(**config.training_files)
+        batch = process_batch(config.batch_size_train, args.bs, count)
+        check_share(entries_of_a_process(config, count), batch)
         read_evaluation(config.val_file, config.image_root)
     read_evaluation(config.test_file, config.image_root)
 
 
+def missing_inputs(
+    starts: Sequence[str], files: Sequence[str], download: bool, tokenizer: str | None = None, root: str | None = None
+) -> list[str]:
+    """What is wrong with every start, annotation file and folder that is not there; nothing is read.
+
+    download: whether starts of a hub may be fetched, which each process then does.
+    """
+    problems = []
+    named = [(start, True) for start in starts] + ([(tokenizer, False)] if tokenizer else [])
+    for start, of_weights in named:
+        try:
+            if not start.startswith(HUB):
+                place = local_start(start)
+            elif download:
+                continue
+            else:
+                from models.start_files import resolve_start  # brings torch, which only a start of a hub needs
+
+                place = resolve_start(start)
+            if of_weights:
+                weight_file(place)
+        except InputError as error:
+            problems.append(str(error))
+    problems += [f"no annotation file {file}" for file in files if not Path(file).exists()]
+    if root and not Path(root).is_dir():
+        problems.append(f"image_root {root} is no folder")
+    return list(dict.fromkeys(problems))
+
+
+def entries_of_a_process(config: Config, count: int) -> int:
+    """How many of the training set's items, captions or pictures, one of `count` processes has; all are read."""
+    by_picture = config.captions_per_image > 1
+    if config.trains_from_shards:
+        shards = read_shards(config.train_file, labels_required=config.use_affil_loss)
+        return sum(shard.pictures if by_picture else shard.captions for shard in shards) // count
+    records = read_train(**config.training_files)
+    return math.ceil((len({record.image_id for record in records}) if by_picture else len(records)) / count)
+
+
+def check_share(share: int, batch: int) -> None:
+    """Raise InputError where a process's share of the training set does not fill one batch."""
+    if share < batch:
+        raise InputError(
+            f"the training set gives a process {share} entries, less than one batch of {batch}: use a smaller --bs"
+        )
+
+
 def launch_command(args: argparse.Namespace, config: Path, processes: Processes) -> list[str]:
     """The one command: torch.distributed.launch around Retrieval.py or Prior.py, and the program's own arguments."""
-    command = [sys.executable, "-m", "torch.distributed.launch", "--use_env"]
+    command = [sys.executable, "-m", LAUNCHER, "--use_env"]
     command += ["--nproc_per_node", str(processes.count), "--nnodes", str(args.nnodes)]
     command += ["--node_rank", str(args.node_rank)]
-    command += ["--master_addr", args.master_addr or "127.0.0.1", "--master_port", str(args.master_port)]
-    program = PRIOR if trains_prior(args.task) else RETRIEVAL
-    command += [str(program), "--config", str(config), "--output_dir", args.output_dir]
-    command += ["--seed", str(args.seed), "--device", processes.device]
-    for option in ("bs", "checkpoint", "load_ckpt_from", "cache"):
-        value = getattr(args, option)
-        if value is not None:
-            command += [f"--{option}", str(value)]
+    command += option("master_addr", args.master_addr or "127.0.0.1") + option("master_port", args.master_port)
+    command += [str(PRIOR if trains_prior(args.task) else RETRIEVAL)]
+    command += option("config", config) + option("output_dir", args.output_dir)
+    command += option("seed", args.seed) + option("device", processes.device)
+    for of_program in ("bs", "checkpoint", "load_ckpt_from", "cache"):
+        if (value := getattr(args, of_program)) is not None:
+            command += option(of_program, value)
     for override in args.override:
-        command += ["--override", override]
+        command += option("override", override)
     flags = ("strict", "evaluate", "resume", "overwrite", "download")
     command += [f"--{flag}" for flag in flags if getattr(args, flag)]
     return command

@@ -6,7 +6,6 @@ from pathlib import Path
 from study.notes import notes_of
 from study.page import Page, write_page
 from study.plan import PlannedRow, Study
-from study.plots import draw_curve, draw_map, draw_rows
 from study.results import Finished, finished_runs
 from study.summary import Summary, summarise
 from study.tables import costs_table, figures_table, values_of
@@ -35,6 +34,8 @@ def collect(
 
     seeds: those that should be finished; commands: what the runs are made with.
     """
+    from study.figures import draw_curve, draw_map, draw_rows  # brings matplotlib, which --help has no use for
+
     summaries = summarise(study, runs, seeds)
     open_output(output_dir)
     embedded = {study.title_of(row): [run.embedded for run in runs[row] if run.embedded] for row in study.tsne}

@@ -11,7 +11,7 @@ from study.published import fill_published
 from utils.config import Config, config_from_file
 from utils.errors import InputError, listed
 from utils.launch import choices, nearest
-from utils.typed import read_based_yaml, read_fields
+from utils.typed import Count, read_based_yaml, read_fields
 
 FIGURES = ("txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -67,6 +67,7 @@ class Study:
     rows: Mapping[str, Row]
     seeds: tuple[int, ...] = (42,)
     overrides: tuple[str, ...] = ()
+    bs: Count | None = None  # the global batch of every run; null: the config's, per process
     notes: str | None = None
     published_pictures: int | None = None  # of the test set that the published figures are on
     compare_to: str | None = None
@@ -86,6 +87,7 @@ class PlannedRow:
     config_file: str
     overrides: tuple[str, ...]
     config: Config
+    bs: int | None = None
 
 
 def read_study(file: Path, tasks: Sequence[str]) -> Study:
@@ -119,7 +121,7 @@ def plan_rows(study: Study, overrides: Sequence[str]) -> dict[str, PlannedRow]:
     for name, row in study.rows.items():
         file, together = row.config or study.config, (*study.overrides, *row.overrides, *overrides)
         try:
-            planned[name] = PlannedRow(name, file, together, config_from_file(file, list(together)))
+            planned[name] = PlannedRow(name, file, together, config_from_file(file, list(together)), study.bs)
         except InputError as error:
             problems.append(f"row {name}: {error}")
     if problems:

@@ -19,7 +19,8 @@ from study.places import Place
 from study.results import read_result
 from study.runs import RUN_LOG, Run, State, state_of
 from utils.errors import InputError
-from utils.launch import KILL_SECONDS, kill_marked, shell_code, shell_line, stopping_signals
+from utils.launch import KILL_SECONDS, shell_code, shell_line, stopping_signals
+from utils.marked import ended_with_us
 from utils.output import RESULT
 
 STUDY_MARK = "PIR_STUDY"  # environment variable by which what a study has started is known
@@ -34,17 +35,14 @@ def run_queue(runs: Sequence[Run], places: Sequence[Place]) -> int:
     and with it everything that was started; the same again goes on.
     """
     queue = _Queue(runs, places)
-    with stopping_signals() as received:
-        try:
-            while not received and queue.step():
-                time.sleep(0.1)
-            if received:
-                name = signal.Signals(received[0]).name
-                print(f"{name}: ending all runs; the same command goes on with them", file=sys.stderr, flush=True)
-                queue.end()
-                return 128 + received[0]
-        finally:
-            kill_marked(f"{STUDY_MARK}={queue.mark}")
+    with stopping_signals() as received, ended_with_us(f"{STUDY_MARK}={queue.mark}"):
+        while not received and queue.step():
+            time.sleep(0.1)
+        if received:
+            name = signal.Signals(received[0]).name
+            print(f"{name}: ending all runs; the same command goes on with them", file=sys.stderr, flush=True)
+            queue.end()
+            return 128 + received[0]
     for run, reason in queue.failures:
         print(f"failed: {run.name}: {reason} (log: {run.folder / RUN_LOG})", file=sys.stderr, flush=True)
     return 1 if queue.failures else 0

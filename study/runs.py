@@ -51,6 +51,8 @@ class Run:
         """run.py's arguments, without those that say on what and from where it goes on."""
         arguments = ["--task", self.task, "--config", self.row.config_file, *override_arguments(self.row.overrides)]
         arguments += ["--seed", str(self.seed), "--output_dir", str(self.folder)]
+        if self.row.bs:
+            arguments += ["--bs", str(self.row.bs)]
         return [*arguments, "--download"] if self.download else arguments
 
 
@@ -79,6 +81,8 @@ def state_of(run: Run) -> State:
         differing = [*differing_from_recorded(recorded.get("config"), run.row.config, folder / RESULT)]
         if recorded.get("seed") != run.seed:
             differing.append("seed")
+        if run.row.bs and recorded.get("batch_size") not in (None, run.row.bs):
+            differing.append("the global batch")
         _refuse(differing, run, "is of a run that differs in")
         if recorded.get("epoch") is None:
             raise InputError(f"{folder} holds an evaluation's result, not a training's; move it away")

@@ -57,6 +57,15 @@ def test_progress_off_a_terminal_prints_a_line_every_so_many_seconds_with_the_ti
     ]
 
 
+def test_progress_from_the_first_item_prints_that_too_and_then_as_ever(clock, capsys):
+    run(clock, 5, progress(range(7), 7, "epoch 1/2", from_first=True), loss=torch.tensor(2.5))
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1/2: 1/7, 00:05 elapsed, 00:30 left, loss 2.5",
+        "epoch 1/2: 4/7, 00:20 elapsed, 00:15 left, loss 2.5",
+        "epoch 1/2: 7/7, 00:35 elapsed, loss 2.5",
+    ]
+
+
 def test_progress_lines_follow_every_seconds(clock, capsys):
     run(clock, 5, progress(range(10), 10, "x", every_seconds=26))
     assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["x: 6/10", "x: 10/10"]

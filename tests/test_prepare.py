@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_the_old_shards_too(release, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     if cause == "shard":
-        monkeypatch.setattr("dataset.releases.shard_writer.TarWriter", full_disk)
+        monkeypatch.setattr("webdataset.writer.TarWriter", full_disk)
     else:
         monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(InputError, match="No space left on device"):

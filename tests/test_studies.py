@@ -17,7 +17,7 @@ from utils.prior_config import prior_config_from_file
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
 KEYS = {"title", "config", "task", "seeds", "overrides", "notes", "rows", "compare_to", "curve", "tsne"}
-KEYS |= {"published_pictures"}
+KEYS |= {"published_pictures", "bs"}
 ROW_KEYS = {"title", "overrides", "config", "published", "source"}
 FIGURES = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean"]
 NAMES = ["table1", "modules", "filter_size", "center_factor", "units", "cycle", "flaws"]
@@ -70,6 +70,11 @@ def test_a_study_has_the_keys_of_a_study_and_names_its_own_rows(file):
     assert named <= set(rows)
     for row in rows.values():
         assert set(row) <= ROW_KEYS and ("published" in row) == ("source" in row)
+
+
+@EACH
+def test_a_study_of_the_paper_trains_with_the_published_global_batch(file):
+    assert study_values(file).get("bs") == (None if file.stem.startswith("lite") else 256)
 
 
 @EACH

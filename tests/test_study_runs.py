@@ -233,3 +233,15 @@ def test_a_folder_that_another_process_works_in_is_left_to_it(planned, capsys):
     finally:
         holder.communicate(b"\n")
     assert run_queue([run], [Place("cpu")]) == 0
+
+
+def test_a_study_s_global_batch_reaches_its_runs_and_a_finished_run_of_another_is_refused(planned, tmp_path):
+    run = planned("a")[0]
+    assert "--bs" not in run.arguments()
+    pinned = replace(run, row=replace(run.row, bs=256))
+    assert pinned.arguments()[pinned.arguments().index("--bs") + 1] == "256"
+    write_run(tmp_path / "out", "a", 1, Path(run.row.config_file), run.row.overrides, batch_size=512)
+    assert state_of(run) == State.DONE
+    with pytest.raises(InputError, match="differs in the global batch"):
+        state_of(pinned)
+    assert state_of(replace(run, row=replace(run.row, bs=512))) == State.DONE

@@ -8,15 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
 
+from utils.announced import named_cards
 from utils.errors import InputError
+from utils.marked import end_marked, ended_with_us, marked
 
 TASKS = {
     "itr_rsitmd": "configs/Retrieval_rsitmd.yaml",
@@ -50,7 +49,8 @@ PRESETS = (*CARD_PRESETS, "gpuN", "auto", "cpu", "cpuN")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 KILL_SECONDS = 5  # from asking a command to end to killing it
-RUN_MARK = "PIR_RUN"  # environment variable by which what a command has started is known
+LAUNCHER = "torch.distributed.launch"
+RUN_MARK = "PIR_RUN"  # begins the name of the environment variable by which what a command has started is known
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ def processes_for(preset: str, check_cards: bool = True) -> Processes:
     """
     if preset == "auto":
         cards = visible_cards()
+        if not cards and named_cards():
+            raise InputError(
+                f"--dist auto: CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} names cards, but PyTorch sees "
+                "none (no driver, or a build without CUDA): give --dist cpu, or mend that"
+            )
         return card_processes(cards) if cards else cpu_processes(1)
     if match := re.fullmatch(r"cpu(\d*)", preset):
         count = int(match[1] or 1)
@@ -121,14 +126,6 @@ def cpu_processes(count: int) -> Processes:
     return Processes(count, "cpu", {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads} | settings)
 
 
-def named_cards() -> list[str] | None:
-    """The cards that CUDA_VISIBLE_DEVICES names (up to a negative one, as CUDA reads it); None if unset."""
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        return None
-    names = (name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(","))
-    return list(takewhile(lambda name: name and not name.startswith("-"), names))
-
-
 def visible_cards() -> list[str]:
     """The cards PyTorch can use, written as CUDA_VISIBLE_DEVICES writes them."""
     count = count_cards()
@@ -167,40 +164,56 @@ def nearest(given: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def shell_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The command on one line, its environment before it, to be pasted into a shell."""
+def shell_line(command: Sequence[str], environment: Mapping[str, str], without: Sequence[str] = ()) -> str:
+    """The command on one line, its environment before it, to be pasted into a shell; `without` those variables."""
+    unset = ["env", *(part for name in without for part in ("-u", name))] if without else []
     assignments = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    return " ".join([*assignments, shlex.join(command)])
+    return " ".join([*unset, *assignments, shlex.join(command)])
+
+
+def option(name: str, value: object) -> list[str]:
+    """`--name value` as arguments; in one, where the value begins with a dash and would pass for an argument."""
+    text = str(value)
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def steering_variables() -> list[str]:
+    """The user's variables that torch.distributed.launch would take settings from: elastic clusters set them."""
+    return sorted(name for name in os.environ if name.startswith("PET_") or name == "PYTHON_EXEC")
 
 
 def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `command` with `environment` added to ours and return its exit code, 128 + N if signal N ended it.
 
     SIGINT, SIGTERM or SIGHUP to this process ends the command, after `KILL_SECONDS` by force.
-    However it ends, nothing it started stays behind.
+    However it ends, and however this process ends, nothing it started stays behind.
     """
-    mark = f"{RUN_MARK}={uuid.uuid4().hex}"
-    with stopping_signals() as received:
-        try:
-            # In a session of its own, the command hears of a Ctrl-C once, from us, however often it is pressed:
-            # interrupted again, torch.distributed stops waiting for its processes.
-            marked = {**os.environ, **environment, RUN_MARK: mark.partition("=")[2]}
-            child = subprocess.Popen(command, env=marked, start_new_session=True)
-            while not received:
-                try:
-                    return shell_code(child.wait(timeout=0.2))
-                except subprocess.TimeoutExpired:
-                    continue
-            print(f"{signal.Signals(received[0]).name}: ending all processes", file=sys.stderr, flush=True)
-            child.terminate()
+    # A name of its own, so that what a command's command has started is known by the marks of both.
+    name, value = f"{RUN_MARK}_{uuid.uuid4().hex}", "1"
+    mark = f"{name}={value}"
+    steering = steering_variables()
+    kept = {variable: given for variable, given in os.environ.items() if variable not in steering}
+    with stopping_signals() as received, ended_with_us(mark):
+        # In a session of its own, the command hears of a Ctrl-C once, from us, however often it is pressed.
+        child = subprocess.Popen(command, env={**kept, **environment, name: value}, start_new_session=True)
+        while not received:
             try:
-                code = child.wait(timeout=KILL_SECONDS)
+                return shell_code(child.wait(timeout=0.2))
             except subprocess.TimeoutExpired:
-                child.kill()
-                code = child.wait()
-            return 0 if code == 0 else 128 + received[0]
-        finally:
-            kill_marked(mark)
+                continue
+        print(f"{signal.Signals(received[0]).name}: ending all processes", file=sys.stderr, flush=True)
+        if LAUNCHER in command and marked(mark):
+            # Asked to end, it prints pages of traceback; its processes are asked without it.
+            child.kill()
+            end_marked(mark, KILL_SECONDS)
+        else:
+            child.terminate()
+        try:
+            code = child.wait(timeout=KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        return 0 if code == 0 else 128 + received[0]
 
 
 @contextmanager
@@ -218,30 +231,6 @@ def stopping_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def kill_marked(mark: str) -> None:
-    """Kill every process with `mark` (NAME=value) in its environment; finds none where there is no /proc.
-
-    torch.distributed gives each of its processes a session of its own, so no process group holds them all, and
-    loses those it is starting at the moment it is asked to end.
-    """
-    for _ in range(20):  # again, for a process started meanwhile; not for ever, for one the kernel holds
-        marked = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if mark in environment_of(folder)]
-        if not marked:
-            return
-        for process in marked:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def environment_of(folder: Path) -> list[str]:
-    """A process's environment as /proc shows it: nothing if it is another user's or has ended."""
-    try:
-        return (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def shell_code(returncode: int) -> int:

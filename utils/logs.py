@@ -24,11 +24,14 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
     """Iterate over `iterable` and show how far it is, on stderr and from rank 0 alone.
 
     A terminal gets tqdm's bar; anything else a plain line every `every_seconds` and one at the end, with
-    done/total, the elapsed and the estimated remaining time.
+    done/total, the elapsed and the estimated remaining time. from_first: show the first item too, once it is done.
     """
 
-    def __init__(self, iterable: Iterable[T], total: int, label: str, *, every_seconds: float = 15.0) -> None:
+    def __init__(
+        self, iterable: Iterable[T], total: int, label: str, *, every_seconds: float = 15.0, from_first: bool = False
+    ) -> None:
         self.iterable, self.total, self.label, self.every_seconds = iterable, total, label, every_seconds
+        self.from_first = from_first
         self._figures: dict[str, float | Tensor] = {}
 
     def show(self, **figures: float | Tensor) -> None:
@@ -46,7 +49,7 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
             for done, item in enumerate(self.iterable, 1):
                 yield item
                 now = monotonic()
-                if now - shown < every and done != self.total:
+                if now - shown < every and done != self.total and not (done == 1 and self.from_first):
                     continue
                 shown = now
                 figures = ", ".join(f"{name} {float(x):.4g}" for name, x in self._figures.items())

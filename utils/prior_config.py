@@ -49,6 +49,11 @@ class PriorConfig:
     average_decay: Share = 0.0  # exponential average of the weights, which is what is kept; 0: none
     precision: Literal["float32", "bf16", "auto"] = "float32"  # auto: bf16 where the processor has it
 
+    @property
+    def annotation_files(self) -> list[str]:
+        """Those that it names."""
+        return [name for name in (*(self.train_file or ()), self.val_file, self.test_file) if name]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, JSON and start files."""
         return asdict(self) | {"train_file": list(self.train_file) if self.train_file else None}

@@ -8,30 +8,39 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from utils.announced import announced_world_size, is_launched, named_cards
 from utils.errors import InputError
 
 
 def start(device: str = "auto") -> torch.device:
     """Join the processes a launcher announced in the environment (nccl on GPU, gloo on CPU).
 
-    Alone, without `WORLD_SIZE` in the environment, nothing is started.
-    device: as for `device_for`.
+    Alone, nothing is started. device: as for `device_for`.
     """
     chosen = device_for(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if "WORLD_SIZE" in os.environ:
+    if is_launched():
         # A process may wait this long for another that reads, checks or writes files.
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
     return chosen
 
 
 def device_for(device: str) -> torch.device:
-    """auto, cpu or cuda -> this process's device; auto takes its card where there is one."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no card here; give cpu or auto")
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
+    """auto, cpu, cuda or cuda:N -> this process's device; auto takes its card where there is one."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not cards and not named_cards()):
+        return torch.device("cpu")
+    if not cards:
+        named = f" (CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']})" if named_cards() else ""
+        raise InputError(f"--device {device}: PyTorch sees no card here{named}; give cpu or mend the driver")
+    _, _, number = device.partition(":")
+    if number and announced_world_size() > 1:
+        raise InputError(f"--device {device}: with several processes each takes a card of its own; give cuda")
+    card = int(number or os.environ.get("LOCAL_RANK") or 0)
+    if card >= cards:
+        raise InputError(f"no card {card}: PyTorch sees {cards} here, from 0; start fewer processes or name another")
+    return torch.device("cuda", card)
 
 
 def bf16_used(precision: str, device: torch.device) -> bool:
@@ -47,11 +56,6 @@ def bf16_used(precision: str, device: torch.device) -> bool:
 def card_memory(device: torch.device) -> dict[str, float]:
     """The most that was allocated on this process's card, in GB; nothing on a CPU."""
     return {"memory_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-
-
-def announced_world_size() -> int:
-    """The number of processes a launcher announced, before they join; 1 when alone."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def stop() -> None:

@@ -39,6 +39,8 @@ class TrainConfig(Protocol):
         """Plain values for YAML."""
 
 
+Step = tuple[Callable[[], bool], dict[str, Tensor], Any]  # whether its loss is finite, what is logged, its batch
+
 ConfigKind = TypeVar("ConfigKind", bound=TrainConfig)
 Model_contra = TypeVar("Model_contra", bound=nn.Module, contravariant=True)  # of a task, which only takes models
 
@@ -176,10 +178,8 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
     loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
     ended, waited = started, 0.0  # when the last step ended; seconds spent waiting for the loader
-    before: tuple[Callable[[], bool], dict[str, Tensor], Any] | None = (
-        None  # of the step before, see stop_unless_finite
-    )
-    bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}")
+    before: Step | None = None
+    bar = progress(loader, len(loader), f"epoch {epoch + 1}/{epochs}", from_first=True)
     for batch in bar:
         waited += time.perf_counter() - ended
         loss, logged = task.step(batch)
@@ -225,11 +225,8 @@ def finite_later(loss: Tensor) -> Callable[[], bool]:
     return read
 
 
-def stop_unless_finite(step: tuple[Callable[[], bool], dict[str, Tensor], Any] | None, task: Task, epoch: int) -> None:
-    """Raise InputError with what was in the batch when a step's loss is no number to go on with.
-
-    step: whether its loss is finite, what is logged of it, and its batch; None before the first.
-    """
+def stop_unless_finite(step: Step | None, task: Task, epoch: int) -> None:
+    """Raise InputError with what was in the batch when a step's loss is no number to go on with."""
     if step is None or step[0]():
         return
     _, logged, batch = step

@@ -27,7 +27,6 @@ from PIL import Image
 from dataset.pictures import upright_rgb
 from dataset.releases.perceptual_hash import TURNS, distances, turned
 from utils.files import PICTURE_FORMATS
-from utils.logs import progress
 
 CANDIDATE_BITS = 90
 SURE_BITS = 48
@@ -68,6 +67,8 @@ class NearDuplicate(NamedTuple):
 
 def near_duplicates(pictures: Hashed, other: Hashed | None = None) -> list[NearDuplicate]:
     """The near-duplicates among `pictures`, or between them and `other`; nearest first."""
+    from utils.logs import progress  # brings torch, which --help has no use for
+
     target = pictures if other is None else other
     # Kept, as what looks like one picture mostly looks like many
     first_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(pictures.root / pictures.files[at]))
@@ -91,6 +92,8 @@ def near_duplicates(pictures: Hashed, other: Hashed | None = None) -> list[NearD
 
 def _candidates(pictures: Hashed, target: Hashed, *, within: bool) -> Iterator[NearDuplicate]:
     """Pairs whose hashes are near in a turn, those `within` one set once, their pixels not compared yet."""
+    from utils.logs import progress
+
     for start in progress(range(0, len(pictures.files), _ROWS), -(-len(pictures.files) // _ROWS), "comparing hashes"):
         skipped = start if within else 0
         for number, turn in enumerate(TURNS):

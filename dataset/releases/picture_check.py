@@ -17,7 +17,6 @@ from dataset.pictures import is_deep, upright_rgb
 from dataset.releases.perceptual_hash import turned_hashes
 from utils.errors import reason
 from utils.files import PICTURE_FORMATS
-from utils.logs import progress
 
 UPRIGHT = 1  # EXIF's orientation of a picture that is not to be turned
 
@@ -36,6 +35,8 @@ class PictureCheck(NamedTuple):
 
 def check_pictures(image_root: Path, files: Sequence[str]) -> dict[str, PictureCheck]:
     """Check the pictures under `image_root`, decoding each in full and telling progress."""
+    from utils.logs import progress  # brings torch, which --help has no use for
+
     # Pillow reports a TIFF of many bands on stderr too; here it is a named defect.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     return {file: check_picture(image_root / file) for file in progress(files, len(files), "checking pictures")}

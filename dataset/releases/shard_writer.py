@@ -8,14 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from webdataset.writer import TarWriter
-
 from dataset.annotations import PictureFolder
 from dataset.captions import clean_caption
 from dataset.pictures import SUFFIXES, has_picture_suffix, suffix
 from dataset.shards import FORMAT, read_index
 from utils.errors import InputError, listed
-from utils.logs import progress, write_json
 
 
 def write_shards(
@@ -32,6 +29,8 @@ def write_shards(
     that are not whole have none. Raises `InputError` for entries that training would refuse, for a file `name.json`
     that exists already, and where writing fails.
     """
+    from utils.logs import progress, write_json  # brings torch, which --help has no use for
+
     samples = _samples(entries, image_root)
     random.Random(0).shuffle(samples)
     index = folder / f"{name}.json"
@@ -111,6 +110,8 @@ def _samples(entries: Sequence[Mapping[str, Any]], image_root: Path) -> list[dic
 
 def _write_tar(file: Path, numbered: Iterable[tuple[int, dict[str, Any]]]) -> None:
     """One shard; the same samples give the same bytes."""
+    from webdataset.writer import TarWriter  # brings torch, which --help has no use for
+
     temporary = file.with_name(f".{file.name}.partial")
     try:
         with temporary.open("wb") as stream, TarWriter(stream, encoder=False, user="", group="", mtime=0) as tar:
