@@ -1,6 +1,6 @@
 """Atomic save and safe load of files of torch.save."""
 
-import os
+import errno
 import re
 import shlex
 import warnings
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.files import check_regular
-from utils.stand_ins import stand_ins
+from utils.files import check_regular, written_whole
 
 # For a file with other objects, on a machine where it is trusted: `python -c CONVERSION OLD NEW`.
 CONVERSION = (
@@ -24,10 +23,14 @@ CONVERSION = (
 
 
 def save(file: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` with torch.save, whole or not at all."""
-    temporary = file.with_name(file.name + ".partial")
-    torch.save(dict(content), temporary)
-    os.replace(temporary, file)
+    """Write `content` with torch.save, whole or not at all; `InputError` where the disk is full."""
+    with written_whole(file) as temporary:
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # torch's writer does not say what the system said
+            if "write" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, f"no space left, or not as much as may be written: {file.parent}") from None
 
 
 def save_checkpoint(file: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -46,6 +49,8 @@ def read_torch_file(file: str | Path) -> Any:
 
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
+    from utils.stand_ins import stand_ins  # here, as a training without starts has no use for it
+
     try:
         check_regular(Path(file))
         _check_uncompressed(file)
@@ -54,7 +59,7 @@ def read_torch_file(file: str | Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
