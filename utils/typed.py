@@ -2,26 +2,24 @@
 
 import difflib
 import io
-import json
 import math
 import re
 import types
 import typing
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from utils.errors import InputError, shown
 from utils.files import YAML_BYTES, decoded, read_bytes, write_whole
 
 _MOST_VALUES = 100_000  # of a YAML file, those of an alias counted wherever it stands
+_MOST_BRACKETS = 2_000  # of a YAML file: the time it takes to read them grows with their square
 _DEEPEST = 20  # levels of a value whose type is open
 
 
@@ -51,7 +49,8 @@ class Bounds:
 
 
 Count = Annotated[int, Bounds(at_least=1, at_most=2**31 - 1)]
-WholeFromZero = Annotated[int, Bounds(at_least=0)]
+Whole = Annotated[int, Bounds(at_least=-(2**63), at_most=2**63 - 1)]
+WholeFromZero = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
 Width = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # of features, or pixels of a side
 Repeats = Annotated[int, Bounds(at_least=1, at_most=1000)]  # layers, heads, draws
 FewOrNone = Annotated[int, Bounds(at_least=0, at_most=1000)]
@@ -78,10 +77,12 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 def _parsed(text: str, source: str) -> Any:
     """The value of a YAML text. Raises InputError, naming its source, for what is no YAML or would never end."""
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise InputError(f"{source} is nested too deep to be read, or has over {_MOST_BRACKETS:,} brackets")
     try:
         # Aliases of aliases make lists of billions out of a few lines; without one, a text holds what it shows.
         if "*" in text and _count(YAML(typ="safe", pure=True).compose(text), {}) > _MOST_VALUES:
-            raise InputError(f"{source} is not YAML to be read here: its aliases stand for over {_MOST_VALUES:,} values")
+            raise InputError(f"{source} is refused: its aliases stand for over {_MOST_VALUES:,} values")
         return YAML(typ="safe", pure=True).load(text)
     except InputError:
         raise
@@ -165,15 +166,6 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[leaf] = value
 
 
-def override_of(key: str, value: Any) -> str:
-    """The override that gives a dotted key this value."""
-    if isinstance(value, str):
-        with suppress(YAMLError):
-            if YAML(typ="safe", pure=True).load(value) == value:
-                return f"{key}={value}"  # needs no quotes
-    return f"{key}={value if isinstance(value, bool) else json.dumps(value)}"
-
-
 def read_overridden(file: str | Path, overrides: list[str] | None) -> dict[str, Any]:
     """The values of a YAML file, and of its `base`, under `key=value` overrides, dotted for nested keys."""
     values = read_based_yaml(file)
@@ -217,14 +209,14 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
             return None
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if hint is Any:
-        if _deeper(value, _DEEPEST):
-            raise _OutOfBounds(f"'{name}' is nested too deep to be read")
+        if not _plain(value, _DEEPEST):
+            raise _OutOfBounds(f"'{name}' is nested too deep, or has a number that does not fit 64 bits")
         return value
     if typing.get_origin(hint) is Annotated:
         kind, bounds = typing.get_args(hint)
         number = _typed(value, kind, name, problems)
         if broken := bounds.broken_by(number):
-            raise _OutOfBounds(f"'{name}' is {number}, {broken}")
+            raise _OutOfBounds(f"'{name}' is {shown(number)}, {broken}")
         return number
     if typing.get_origin(hint) is Literal:
         if value in typing.get_args(hint):
@@ -255,8 +247,6 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         value = int(value)
     if type(value) is not hint:
         raise TypeError
-    if hint is int and not fits_64_bits(value):
-        raise _OutOfBounds(f"'{name}' is {shown(value)}, which does not fit 64 bits")
     if hint is str and not value.strip():
         raise _OutOfBounds(f"'{name}' is empty; for none write null, or leave it out")
     return value
@@ -267,12 +257,12 @@ def fits_64_bits(number: int) -> bool:
     return -(2**63) <= number < 2**63
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether lists and mappings are within each other for more than so many levels."""
+def _plain(value: Any, levels: int) -> bool:
+    """Whether lists and mappings are within each other for so many levels at most, and whole numbers fit 64 bits."""
     if not isinstance(value, Mapping | list):
-        return False
+        return not isinstance(value, int) or fits_64_bits(value)
     children = value.values() if isinstance(value, Mapping) else value
-    return levels == 0 or any(_deeper(child, levels - 1) for child in children)
+    return levels > 0 and all(_plain(child, levels - 1) for child in children)
 
 
 def _describe(hint: Any) -> str:
