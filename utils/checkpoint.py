@@ -59,7 +59,7 @@ def read_torch_file(file: str | Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"weights {file} cannot be read ({error.strerror}); name an existing file") from None
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):

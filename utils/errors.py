@@ -58,7 +58,10 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         )  # or the interpreter's last flush reports it again
         sys.exit(141)
     except Exception as error:
-        line = _line_of(error)
+        try:
+            line = _line_of(error)
+        except RuntimeError as later:  # torch tells of a worker's end at any time, as in the midst of this
+            line = _line_of(later)
         if line is None:
             raise
         line = printable(line)

@@ -1,7 +1,8 @@
 """What a machine raises when it fails -> one line with the way out."""
 
-import errno
 import re
+import shutil
+from pathlib import Path
 
 from utils.errors import reason
 
@@ -16,18 +17,20 @@ _WORKER = (
     "batch_size_train"
 )
 _MEMORY = "memory ran out: use a smaller batch_size_train (--bs), for an evaluation batch_size_test, or num_workers"
-_PEER = "another process of this run ended first: its own error says why"
+_PEER = (
+    "another process of this run, or a worker of the loader, ended first: its own error says why, and where there is "
+    "none, memory ran out"
+)
+_DISK = "free some space, then go on (a training with --resume); what was whole before still is"
 
-# By what torch and the system say. The first that fits counts: a worker's bus error is a lack of shared memory.
+# By what torch and the system say; the first that fits counts.
 _WAYS_OUT = (
-    (
-        re.compile(r"DataLoader worker .*Bus error|(/torch_|shared memory).*(No space left|Success)"),
-        _SHARED_MEMORY,
-    ),
     (re.compile(r"Too many open files|ancdata"), _OPEN_FILES),
+    (re.compile(r"DataLoader worker .*Bus error|unable to \w+ .*/torch_"), _SHARED_MEMORY),
     (re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE), _PORT),
     (re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)"), _WORKER),
     (re.compile(r"out of memory|allocate memory|MemoryError", re.IGNORECASE), _MEMORY),
+    (re.compile(r"No space left on device|Disk quota exceeded"), _DISK),
     (re.compile(r"(closed|reset) by (remote )?peer", re.IGNORECASE), _PEER),
 )
 
@@ -39,12 +42,16 @@ def way_out(error: Exception) -> str | None:
     said = _said(error)
     for pattern, advice in _WAYS_OUT:
         if pattern.search(f"{type(error).__name__}: {said}"):
+            if advice is _WORKER and _little_shared_memory():  # torch then says no more than that a worker ended
+                advice = _SHARED_MEMORY
             return f"{advice} ({said[:160]})"
-    if isinstance(error, RuntimeError):
-        return None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{said}: free some space, then go on (a training with --resume); what was whole before still is"
-    return said
+    return None if isinstance(error, RuntimeError) else said
+
+
+def _little_shared_memory() -> bool:
+    """Whether a few batches of pictures would fill /dev/shm."""
+    shared = Path("/dev/shm")
+    return shared.is_dir() and shutil.disk_usage(shared).total < 2**28
 
 
 def _said(error: Exception) -> str:
@@ -53,7 +60,7 @@ def _said(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     text = str(error)
     if "Original Traceback" in text:  # torch's, of an error in a worker
-        text = re.split(r"\n(?=[\w.]+(?:Error|Exception): )", text)[-1]
+        text = re.split(r"\n(?=[\w.]+(?:Error|Exception)(?::|\s*$))", text)[-1]
     if isinstance(error, UnicodeError):
         return reason(error)[:300]
     return " ".join(text.split())[:300] or type(error).__name__
