@@ -80,7 +80,10 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
     if spec.startswith("package:"):
         return in_package(spec)
     if spec.startswith("timm:"):
-        config = timm.get_pretrained_cfg(spec.removeprefix("timm:"))
+        try:
+            config = timm.get_pretrained_cfg(spec.removeprefix("timm:"))
+        except RuntimeError:  # of a model that it knows, a tag that it does not
+            config = None
         if config is None or not config.hf_hub_id:
             raise InputError(f"start '{spec}': timm knows no published weights of that name")
         return from_hub(spec, config.hf_hub_id, download)

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -60,7 +61,7 @@ VALUES = {
     "a bool that is none": ("!!bool foo", "is not YAML"),
     "an object": ("!!python/object:os.system x", "could not determine a constructor"),
     "5,000 lists": ("[" * 5000 + "]" * 5000, "nested too deep"),
-    "1,500 lists": ("[" * 1500 + "]" * 1500, "nested too deep"),
+    "900 lists": ("[" * 900 + "]" * 900, "nested too deep"),
     "5,000 mappings": ("{a: " * 5000 + "}" * 5000, "nested too deep"),
     "a list in itself": ("&a [*a]", "aliases"),
     "an unknown alias": ("*a", "undefined alias"),
@@ -284,11 +285,6 @@ def test_arrays_that_unpack_to_more_than_memory_are_refused(tmp_path):
     file = tmp_path / "ranks.npz"
     np.savez_compressed(file, a=np.zeros(10))
     assert list(read_arrays(file)) == ["a"]
-    content = bytearray(file.read_bytes())
-    at = content.rindex(b"PK\x01\x02") + 24  # what the directory says of the member's size
-    content[at : at + 4] = (2**32 - 2).to_bytes(4, "little")
-    file.write_bytes(content)
-    line_of(read_arrays, file)
     with zipfile.ZipFile(tmp_path / "large.npz", "w") as members:
         for number in range(5):
             members.writestr(f"{number}.npy", b"")
@@ -401,51 +397,92 @@ def test_a_cache_cut_short_while_it_is_read_is_one_line(cache):
 
 # ---- a machine that fails ----
 
-SAVES = {
-    "a file": lambda file: write_whole(file, bytes(10**6)),
-    "a checkpoint": lambda file: checkpoint.save(file, {"a": torch.zeros(10**6)}),
-    "a checkpoint of many": lambda file: checkpoint.save(file, {str(n): torch.zeros(1000) for n in range(99)}),
-}
-SCRIPT = """
-import resource, sys
-sys.path.insert(0, {root!r})
+# Faults that need a process of their own; one script imports torch once for all of them and forks.
+FAULTS = """
+import os, resource, sys, torch
 from pathlib import Path
-from tests.test_hostile import SAVES
+from dataset.loaders import PictureLoader
+from utils import checkpoint
 from utils.errors import run_cli
-def main():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    for save in SAVES.values():
-        try:
-            save(Path(sys.argv[1]))
-        except Exception as error:
-            kept = error
-            print(f"{{type(error).__name__}} {{error}}")
-    raise kept
-run_cli(main)
+from utils.files import write_whole
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, fault=lambda: None):
+        self.fault = fault
+    def __len__(self):
+        return 200
+    def __getitem__(self, number):
+        if number == 20:
+            self.fault()
+        return torch.zeros(3, 16, 16)
+
+def load(fault=lambda: None):
+    return list(PictureLoader(Pictures(fault), batch_size=4, num_workers=2))
+
+def limited(kind, limit, action):
+    resource.setrlimit(kind, (limit, limit))
+    action()
+
+files, folder = resource.RLIMIT_FSIZE, Path(sys.argv[1])
+faults = {
+    "killed": lambda: load(lambda: os.kill(os.getpid(), 9)),
+    "too few open files": lambda: limited(resource.RLIMIT_NOFILE, 60, load),
+    "no shared memory": lambda: limited(files, 1000, load),
+    "out of memory": lambda: load(lambda: torch.empty(2**60)),
+    "no space for a file": lambda: limited(files, 10**5, lambda: write_whole(folder / "resume.pth", bytes(10**6))),
+    "no space for a checkpoint": lambda: limited(
+        files, 10**5, lambda: checkpoint.save(folder / "resume.pth", {"a": torch.zeros(10**6)})
+    ),
+    "no space for the last of a checkpoint": lambda: limited(
+        files, 10**5, lambda: checkpoint.save(folder / "resume.pth", {str(n): torch.zeros(1000) for n in range(99)})
+    ),
+}
+for name, fault in faults.items():
+    if (child := os.fork()) == 0:
+        said = os.open(folder / "said" / name, os.O_CREAT | os.O_WRONLY)
+        os.dup2(said, 2)
+        run_cli(fault)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), name, flush=True)
 """
+TOLD = {
+    "killed": "a worker of the loader was ended from outside|ended first",  # as torch or the system tells of it
+    "too few open files": "ulimit -n 65536",
+    "no shared memory": "--shm-size=8g",
+    "out of memory": "memory ran out: use a smaller batch_size_train",
+    "no space for a file": "resume.pth cannot be written",
+    "no space for a checkpoint": "go on \\(a training with --resume\\)",
+    "no space for the last of a checkpoint": "go on \\(a training with --resume\\)",
+}
 
 
-def script(code, *arguments, shell="{}"):
-    """What a script of this project gives, which may take ten seconds at most after its imports."""
-    return subprocess.run(
-        ["bash", "-c", shell.format('exec "$0" "$@"'), sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def script(code, *arguments):
+    """What a script of this project gives."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_what_does_not_fit_the_disk_leaves_what_was_there_whole(tmp_path):
-    file = tmp_path / "resume.pth"
-    checkpoint.save(file, {"a": torch.ones(3)})
-    before = file.read_bytes()
-    done = script(SCRIPT.format(root=str(ROOT)), file)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(SAVES) and all(line.startswith(f"InputError {file} cannot be written") for line in lines)
-    assert "go on (a training with --resume)" in done.stderr
-    assert os.listdir(tmp_path) == ["resume.pth"] and file.read_bytes() == before
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """The folder that the faults ran in, and the exit status of each."""
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "said").mkdir()
+    (folder / "resume.pth").write_bytes(b"whole")
+    done = script(FAULTS, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, {name: int(status) for status, _, name in (line.partition(" ") for line in done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_machine_that_fails_ends_a_run_in_one_line_with_the_way_out(faults, name):
+    folder, statuses = faults
+    said = (folder / "said" / name).read_text()
+    assert statuses[name] == 2, said
+    assert "Traceback" not in said and re.search(f"error: .*({TOLD[name]})", said.splitlines()[-1]), said
+
+
+def test_what_does_not_fit_the_disk_leaves_what_was_there_whole(faults):
+    folder, _ = faults
+    assert sorted(os.listdir(folder)) == ["resume.pth", "said"] and (folder / "resume.pth").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
@@ -467,37 +504,6 @@ def test_a_write_that_fails_leaves_nothing_half_written(tmp_path, monkeypatch, n
 def test_a_log_that_does_not_fit_the_disk_is_named(tmp_path):
     line = one_line_of_any(append_line, Path("/dev/full"), {"epoch": 0})
     assert "free some space" in line and "/dev/full" in line
-
-
-LOADER = """
-import os, resource, sys, torch
-from dataset.loaders import PictureLoader
-from utils.errors import run_cli
-class Pictures(torch.utils.data.Dataset):
-    def __len__(self):
-        return 200
-    def __getitem__(self, number):
-        {fault}
-        return torch.zeros(3, 16, 16)
-def main():
-    {first}
-    held = list(PictureLoader(Pictures(), batch_size=4, num_workers=2))
-run_cli(main)
-"""
-FAULTS = {
-    "killed": ("number == 20 and os.kill(os.getpid(), 9)", "", "a worker of the loader was ended from outside"),
-    "too few open files": ("", "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))", "ulimit -n 65536"),
-    "no shared memory": ("", "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", "--shm-size=8g"),
-    "out of memory": ("torch.empty(2**60)", "", "memory ran out: use a smaller batch_size_train"),
-}
-
-
-@pytest.mark.parametrize(("fault", "first", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_loader_that_fails_is_one_line_with_the_way_out(fault, first, told):
-    done = script(LOADER.format(fault=fault or "pass", first=first or "pass"))
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ") and told in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 class OutOfMemoryError(RuntimeError):

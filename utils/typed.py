@@ -19,7 +19,7 @@ from utils.errors import InputError, shown
 from utils.files import YAML_BYTES, decoded, read_bytes, write_whole
 
 _MOST_VALUES = 100_000  # of a YAML file, those of an alias counted wherever it stands
-_MOST_BRACKETS = 2_000  # of a YAML file: the time it takes to read them grows with their square
+_MOST_BRACKETS = 1_000  # of a YAML file: the time it takes to read them grows with their square
 _DEEPEST = 20  # levels of a value whose type is open
 
 
