@@ -74,7 +74,9 @@ def timm_backbone(name: str, *, image_res: int, pooled: bool) -> TimmModel:
     except Exception as error:  # a tag that it has not, a size of picture: as the model's author raises it
         tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
         known = f"; tags: {', '.join(tags[:5])}" if "tag" in str(error) else ""
-        raise InputError(f"timm cannot build {shown(name)} for pictures of {image_res}: {_why(error)}{known}") from None
+        raise InputError(
+            f"timm cannot build {shown(name)} for pictures of {image_res}: {reason(error):.200}{known}"
+        ) from None
     return cast(TimmModel, network)
 
 
@@ -90,13 +92,8 @@ def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
         # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
         cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None
     except Exception as error:  # each value has a check of its own in transformers, or in torch, or none
-        raise InputError(f"text_config: {_why(error)}") from None
+        raise InputError(f"text_config: {reason(error):.200}") from None
     return model
-
-
-def _why(error: Exception) -> str:
-    """What a library says of sizes from outside, as long as a line may be."""
-    return reason(error)[:200]
 
 
 def keep_depthwise_in_float32(backbone: nn.Module) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from dataset.cache import INDEX, PIXELS, PictureCache, fill_cache
+from dataset.pictures import load_picture
 from dataset.shards import read_index
 from dataset.tokenizer import load_tokenizer
 from models.backbones import bert_like, timm_backbone
@@ -194,7 +195,8 @@ READERS = {
     "YAML": read_yaml,
     "a checksum": file_checksum,
     "weights": checkpoint.read_torch_file,
-    "weights to start from": lambda file: read_state(Path(f"{file}")),
+    "weights to start from": read_state,
+    "a picture": load_picture,
     "a result": lambda file: read_result(Path(file)),
     "arrays": lambda file: read_arrays(Path(file)),
 }
@@ -265,7 +267,8 @@ def test_a_file_that_grows_without_end_is_read_to_its_limit(monkeypatch, tmp_pat
     (tmp_path / "zero").symlink_to("/dev/zero")
     monkeypatch.setattr("utils.files.stat.S_ISREG", lambda mode: True)  # as files of /proc say of themselves
     assert len(read_bytes(ROOT / "README.md", 10**6)) == (ROOT / "README.md").stat().st_size
-    monkeypatch.setattr(os, "stat", lambda file: os.stat_result((0,) * 6 + (10**12, 0, 0, 0)))
+    assert read_bytes("/proc/self/stat", 10**6)  # of size 0
+    monkeypatch.setattr(os, "stat", lambda file: os.stat_result((0,) * 10))
     with pytest.raises(OSError, match="larger than 1,000 bytes"):
         read_bytes(tmp_path / "zero", 1000)
 
@@ -423,10 +426,15 @@ def limited(kind, limit, action):
     resource.setrlimit(kind, (limit, limit))
     action()
 
+def few_to_begin_with():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, 10**4))
+    return len(load())
+
 files, folder = resource.RLIMIT_FSIZE, Path(sys.argv[1])
 faults = {
     "killed": lambda: load(lambda: os.kill(os.getpid(), 9)),
     "too few open files": lambda: limited(resource.RLIMIT_NOFILE, 60, load),
+    "few open files to begin with": lambda: print(few_to_begin_with(), file=sys.stderr),
     "no shared memory": lambda: limited(files, 1000, load),
     "out of memory": lambda: load(lambda: torch.empty(2**60)),
     "no space for a file": lambda: limited(files, 10**5, lambda: write_whole(folder / "resume.pth", bytes(10**6))),
@@ -478,6 +486,12 @@ def test_a_machine_that_fails_ends_a_run_in_one_line_with_the_way_out(faults, na
     said = (folder / "said" / name).read_text()
     assert statuses[name] == 2, said
     assert "Traceback" not in said and re.search(f"error: .*({TOLD[name]})", said.splitlines()[-1]), said
+
+
+def test_a_limit_of_open_files_that_may_be_raised_is(faults):
+    folder, statuses = faults
+    name = "few open files to begin with"
+    assert statuses[name] == 0 and (folder / "said" / name).read_text() == "50\n"
 
 
 def test_what_does_not_fit_the_disk_leaves_what_was_there_whole(faults):

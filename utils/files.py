@@ -58,11 +58,13 @@ def read_bytes(file: str | Path, at_most: int) -> bytes:
         raise OSError(errno.EINVAL, "no file can have this name", str(file)) from None
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
-    content = b""
-    if found.st_size <= at_most:
+    content, size = b"", found.st_size
+    if size <= at_most:
         with open(file, "rb") as stream:
-            content = stream.read(at_most + 1)  # some have no size, and never end
-    if max(found.st_size, len(content)) > at_most:
+            content = stream.read(size + 1)
+            if len(content) > size:  # it grows, or tells no size as those of /proc: to the limit
+                content += stream.read(at_most - size)
+    if max(size, len(content)) > at_most:
         raise OSError(errno.EFBIG, f"it is larger than {at_most:,} bytes", str(file))
     return content
 
