@@ -32,7 +32,7 @@ from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.output import open_output
-from utils.typed import override_of
+from utils.override_text import override_of
 
 FOLDER = "folder"
 SHARDS = "shards"  # the folder for them

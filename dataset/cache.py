@@ -22,7 +22,7 @@ from PIL import Image
 from dataset.pictures import decode_picture, load_picture, read_file
 from utils import processes
 from utils.errors import InputError
-from utils.files import PICTURE_FORMATS
+from utils.files import PICTURE_FORMATS, check_regular
 from utils.logs import progress, say
 
 PIXELS, INDEX = "pictures.bin", "index.jsonl"
@@ -72,6 +72,9 @@ class PictureCache:
     def load(self, picture: str) -> ndarray:
         """The pixels of a picture, uint8 `[H, W, 3]`, read-only: what `load_picture` gives."""
         offset, height, width = self._places[picture]
+        # The system ends a process that reads a mapped file past its end: one cut short since is told before.
+        if os.stat(self.folder / PIXELS).st_size < offset + 3 * height * width:
+            raise _damaged(self.folder, f"{PIXELS} was cut short while it was read")
         return self._pixels[offset : offset + 3 * height * width].reshape(height, width, 3)
 
     @cached_property
@@ -113,6 +116,7 @@ def _read_index(folder: Path) -> dict[str, _Cached]:
         if (folder / PIXELS).exists():
             raise InputError(f"--cache {folder} holds {PIXELS} without {INDEX}: remove it, to make it anew")
         return {}
+    check_regular(file)
     lines = file.read_bytes().split(b"\n")[:-1]
     try:
         if lines and json.loads(lines[0]) != _HEADER:
@@ -121,10 +125,14 @@ def _read_index(folder: Path) -> dict[str, _Cached]:
         texts, numbers = [entry[:2] for entry in cached], [entry[2:] for entry in cached]
         if not all(type(text) is str for entry in texts for text in entry):
             raise ValueError
-        if not all(type(number) is int and number >= 0 for entry in numbers for number in entry):
+        if not all(type(number) is int and 0 <= number < 2**63 for entry in numbers for number in entry):
+            raise ValueError
+        if not all(entry.height and entry.width for entry in cached):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"{file} is no index of this program's: remove {folder}, or name another --cache") from None
+    if (folder / PIXELS).exists():
+        check_regular(folder / PIXELS)
     size = (folder / PIXELS).stat().st_size if (folder / PIXELS).exists() else 0
     if any(entry.end > size for entry in cached):
         raise _damaged(folder, f"{PIXELS} is cut short or gone")

@@ -124,6 +124,10 @@ class PictureLoader(DataLoader):
     """
 
     def __init__(self, dataset: Dataset, **options: Any) -> None:
+        if options.get("num_workers"):
+            from utils.machine_limits import allow_open_files
+
+            allow_open_files(options["num_workers"])
         super().__init__(dataset, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for a class of its own, private

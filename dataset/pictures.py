@@ -9,7 +9,7 @@ from numpy import ndarray
 from PIL import Image, ImageOps
 
 from utils.errors import InputError, reason
-from utils.files import PICTURE_FORMATS
+from utils.files import PICTURE_BYTES, PICTURE_FORMATS, read_bytes
 
 SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "jp2", "gif")
 
@@ -36,8 +36,7 @@ def load_picture(path: str | Path) -> ndarray:
 def read_file(path: str | Path) -> bytes:
     """The bytes of a picture's file; `InputError` naming it where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_bytes(path, PICTURE_BYTES)
     except OSError as error:
         raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
 

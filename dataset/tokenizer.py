@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from utils.errors import InputError
+from utils.files import check_regular
 
 # Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
 # it prints a warning at every fork unless this is set).
@@ -26,6 +27,9 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
         raise InputError(
             f"tokenizer: no folder {folder}; put the text encoder's vocab.txt there (docs/pretrained_weights.md)"
         )
+    for file in folder.iterdir():
+        if not file.is_dir():
+            check_regular(file)
     says_which = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
         kind = AutoTokenizer if says_which else BertTokenizer
@@ -38,9 +42,26 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
                 "folder whose tokenizer is of a class of transformers"
             ) from None
         raise InputError(f"tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+    problem = _unusable(tokenizer)
+    if problem:
+        raise InputError(f"tokenizer in {folder} cannot be used: {problem}; get its vocabulary again")
     if len(tokenizer) > vocab_size:
         raise InputError(f"tokenizer in {folder} has {len(tokenizer)} words, the text encoder {vocab_size}")
     return tokenizer
+
+
+def _unusable(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a vocabulary lacks that every caption needs; empty where it has all."""
+    if tokenizer.pad_token_id is None:
+        return "it has no token for padding"
+    try:
+        tokenizer("a word that no vocabulary has: \u16a0")
+    except Exception as error:  # the tokenizer's own, of no kind to name
+        return " ".join(str(error).split())[:200]
+    special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    added = [token for token, number in special if number >= tokenizer.vocab_size]
+    # Ones that transformers adds itself would have the ids of words that the text encoder does not know.
+    return f"it lacks {', '.join(added)}" if added and isinstance(tokenizer, BertTokenizer) else ""
 
 
 def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Tensor]:

@@ -6,13 +6,12 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.models import group_parameters
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from utils.errors import InputError
+from utils.errors import InputError, reason, shown
 
 
 class TimmModel(nn.Module):
@@ -65,12 +64,19 @@ def timm_backbone(name: str, *, image_res: int, pooled: bool) -> TimmModel:
     """Any timm model by name, random weights, without its classifier; `pooled` with its global pooling."""
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise InputError(f"timm has no model {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise InputError(f"timm has no model {shown(name)}" + (f"; near it: {', '.join(near)}" if near else ""))
     options = {"num_classes": 0} if pooled else {"num_classes": 0, "global_pool": ""}
     try:
-        network = timm.create_model(name, pretrained=False, img_size=image_res, **options)
-    except TypeError:  # a convolution takes pictures of any size and has no such argument
-        network = timm.create_model(name, pretrained=False, **options)
+        try:
+            network = timm.create_model(name, pretrained=False, img_size=image_res, **options)
+        except TypeError:  # a convolution takes pictures of any size and has no such argument
+            network = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # a tag that it has not, a size of picture: as the model's author raises it
+        tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        known = f"; tags: {', '.join(tags[:5])}" if "tag" in str(error) else ""
+        raise InputError(
+            f"timm cannot build {shown(name)} for pictures of {image_res}: {reason(error):.200}{known}"
+        ) from None
     return cast(TimmModel, network)
 
 
@@ -81,12 +87,12 @@ def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
         config = AutoConfig.for_model(sizes.pop("model_type", "bert"), **sizes)
         # transformers declares a pair, which is what its mapping of tokenizers holds.
         kind = cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
-    except (ValueError, KeyError) as error:
-        raise InputError(f"text_config: {error}") from None
-    poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
-    model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
-    # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
-    cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None
+        poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
+        model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
+        # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
+        cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None
+    except Exception as error:  # each value has a check of its own in transformers, or in torch, or none
+        raise InputError(f"text_config: {reason(error):.200}") from None
     return model
 
 
@@ -125,25 +131,3 @@ def fix_batch_norm(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def freeze_all_but_last(backbone: TimmModel, stages: int) -> None:
-    """Leave only a timm model's last `stages` stages trained (what follows the last belongs to it)."""
-    grouped = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=False)
-    if not 1 <= stages <= len(grouped):
-        raise InputError(f"{stages} trained stages: the picture encoder has {len(grouped)} stages (stem included)")
-    trained = {name for stage in sorted(grouped)[-stages:] for name in grouped[stage]}
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name in trained)
-
-
-def freeze_all_but_last_layers(text_encoder: PreTrainedModel, layers: int) -> None:
-    """Leave only a transformers encoder's last `layers` layers trained; its embeddings are frozen with the others."""
-    count = text_encoder.config.num_hidden_layers
-    stacks = [m for m in text_encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if not stacks:
-        raise InputError(f"text_trained_layers: {type(text_encoder).__name__} keeps no list of its {count} layers")
-    if layers > count:
-        raise InputError(f"text_trained_layers {layers}: the text encoder has {count} layers")
-    text_encoder.requires_grad_(False)
-    stacks[0][count - layers :].requires_grad_(True)

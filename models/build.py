@@ -2,7 +2,7 @@
 
 import torch
 
-from models.backbones import bert_like, freeze_all_but_last_layers, swin, timm_backbone, vit_small
+from models.backbones import bert_like, swin, timm_backbone, vit_small
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
 from models.pir import PIR, check_filter
 from utils.config import Config
@@ -41,6 +41,8 @@ def build_model(config: Config) -> PIR:
         )
     text_backbone = bert_like(c.text_config)
     if c.text_trained_layers is not None:
+        from models.freezing import freeze_all_but_last_layers  # for those who fix a part
+
         freeze_all_but_last_layers(text_backbone, c.text_trained_layers)
     text_encoder = TextEncoder(text_backbone, mask_padding=c.mask_padding, summary=c.text_summary)
     model = PIR(vision_encoder, instruction_encoder, text_encoder, c)

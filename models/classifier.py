@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.backbones import TimmModel, fix_batch_norm, freeze_all_but_last, timm_backbone
+from models.backbones import TimmModel, fix_batch_norm, timm_backbone
 from models.encoders import InstructionEncoder
 from models.start_files import VISION_HEADS
 from utils.errors import InputError
@@ -33,6 +33,8 @@ class SceneClassifier(nn.Module):
             backbone, finetune=True, batch_stats=False, own_normalisation=own_normalisation
         )
         if trained_stages is not None:
+            from models.freezing import freeze_all_but_last  # for those who fix a part
+
             freeze_all_but_last(backbone, trained_stages)
         self.head = nn.Linear(self.encoder.width, classes)
         self.head_name = _head_name(backbone)

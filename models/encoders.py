@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.backbones import TimmModel, fix_batch_norm, freeze_all_but_last, keep_depthwise_in_float32
+from models.backbones import TimmModel, fix_batch_norm, keep_depthwise_in_float32
 
 # Channel values of 0 to 1, RGB.
 PICTURE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -76,6 +76,8 @@ class VisionEncoder(PictureEncoder):
         self.prefix_tokens = getattr(backbone, "num_prefix_tokens", 0)
         self.width = backbone.num_features
         if trained_stages is not None:
+            from models.freezing import freeze_all_but_last  # for those who fix a part
+
             freeze_all_but_last(backbone, trained_stages)
 
     def train(self, mode: bool = True) -> "VisionEncoder":

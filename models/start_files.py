@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from utils.checkpoint import misfits, read_torch_file, state_dict_in
 from utils.errors import InputError
+from utils.files import check_regular
 from utils.start_names import HUB, PACKAGE, WEIGHT_FILES, few, local_start, weight_file
 
 State = dict[str, Tensor]
@@ -74,7 +75,10 @@ def resolve_start(spec: str, *, download: bool = False) -> Path:
     InputError when nothing is there.
     """
     if spec.startswith("timm:"):
-        config = timm.get_pretrained_cfg(spec.removeprefix("timm:"))
+        try:
+            config = timm.get_pretrained_cfg(spec.removeprefix("timm:"))
+        except RuntimeError:  # of a model that it knows, a tag that it does not
+            config = None
         if config is None or not config.hf_hub_id:
             raise InputError(f"start '{spec}': timm knows no published weights of that name")
         return _from_hub(spec, config.hf_hub_id, download)
@@ -114,6 +118,7 @@ def read_state(file: Path) -> State:
     """The state dict of a weight file, of safetensors or of torch.save; nothing in the file is run."""
     if file.suffix != ".safetensors":
         return state_dict_in(read_torch_file(file), file)
+    check_regular(file)
     try:
         return state_dict_in(load_file(file), file)
     except (OSError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from study.compared import differing_from_recorded
 from study.plan import FIGURES, PlannedRow
 from utils.errors import InputError, listed, reason
-from utils.files import read_json
+from utils.files import check_regular, read_json
 from utils.output import EMBEDDINGS, RANKS, RESULT
-from utils.typed import override_of, read_fields
+from utils.override_text import override_of
+from utils.typed import read_fields
 
 SEED_FOLDER = re.compile(r"seed_(0|[1-9][0-9]*)")
 ROUNDING = 0.02  # result.json's figures are rounded to 2
+MOST_ARRAY_BYTES = 16 * 2**30  # of a compressed file, unpacked
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,10 @@ def _read_embeddings(file: Path) -> Embedded:
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file; nothing in it is unpickled."""
     try:
+        check_regular(file)
+        with zipfile.ZipFile(file) as members:
+            if sum(member.file_size for member in members.infolist()) > MOST_ARRAY_BYTES:
+                raise ValueError(f"its arrays are larger than {MOST_ARRAY_BYTES:,} bytes")
         with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except Exception as error:  # damaged bytes can raise nearly anything inside the reader

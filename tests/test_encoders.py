@@ -11,13 +11,13 @@ from torch import nn
 
 from models.backbones import (
     bert_like,
-    freeze_all_but_last_layers,
     keep_depthwise_in_float32,
     swin,
     timm_backbone,
     vit_small,
 )
 from models.encoders import PICTURE_MEAN, PICTURE_STD, InstructionEncoder, TextEncoder, VisionEncoder, normalise
+from models.freezing import freeze_all_but_last_layers
 from tests.tiny import TEXT, captions, pictures, uniform
 from utils.config import usual_normalisation
 from utils.errors import InputError

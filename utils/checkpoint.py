@@ -1,6 +1,6 @@
 """Atomic save and safe load of files of torch.save."""
 
-import os
+import errno
 import pickle
 import re
 import shlex
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.files import check_regular
+from utils.files import check_regular, written_whole
 
 # For a file with other objects, on a machine where it is trusted: `python -c CONVERSION OLD NEW`.
 CONVERSION = (
@@ -39,10 +39,14 @@ PREFIXES = ("module.", "_orig_mod.", "model.")  # of names: DistributedDataParal
 
 
 def save(file: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` with torch.save, whole or not at all."""
-    temporary = file.with_name(file.name + ".partial")
-    torch.save(dict(content), temporary)
-    os.replace(temporary, file)
+    """Write `content` with torch.save, whole or not at all; `InputError` where the disk is full."""
+    with written_whole(file) as temporary:
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # torch's writer does not say what the system said
+            if "write" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, f"no space left, or not as much as may be written: {file.parent}") from None
 
 
 def save_checkpoint(file: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -61,6 +65,8 @@ def read_torch_file(file: str | Path) -> Any:
 
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
+    from utils.stand_ins import stand_ins  # here, as a training without starts has no use for it
+
     try:
         check_regular(Path(file))
         _check_uncompressed(file)

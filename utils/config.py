@@ -14,10 +14,14 @@ from utils.errors import InputError, listed
 from utils.files import read_json
 from utils.typed import (
     Count,
+    FewOrNone,
     NotNegative,
     Positive,
+    Repeats,
     Share,
+    Whole,
     WholeFromZero,
+    Width,
     apply_override,
     read_based_yaml,
     read_fields,
@@ -56,13 +60,13 @@ class VisionSizes:
     """`vision_config`: Swin's sizes as released, or `backbone`, any timm model, with its `ckpt`."""
 
     ckpt: str | None = None  # weights to start from; null: random ones
-    vision_width: Count = 768
-    image_res: Count | None = None  # where given, it must be the experiment's
-    window_size: Count = 7
-    patch_size: Count = 4
-    embed_dim: Count = 96
-    depths: tuple[Count, ...] = (2, 2, 6, 2)
-    num_heads: tuple[Count, ...] = (3, 6, 12, 24)
+    vision_width: Width = 768
+    image_res: Width | None = None  # where given, it must be the experiment's
+    window_size: Repeats = 7
+    patch_size: Repeats = 4
+    embed_dim: Width = 96
+    depths: tuple[Repeats, ...] = (2, 2, 6, 2)
+    num_heads: tuple[Repeats, ...] = (3, 6, 12, 24)
     backbone: str | None = None
 
 
@@ -71,11 +75,11 @@ class ScenesConfig:
     """The drawn data set of the demo, made before training where `folder` lacks it."""
 
     folder: str
-    seed: int = 0
-    train: int = 1200
-    val: int = 150
-    test: int = 200
-    size: int = 112
+    seed: Whole = 0
+    train: WholeFromZero = 1200
+    val: WholeFromZero = 150
+    test: WholeFromZero = 200
+    size: Width = 112
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,22 @@ class Config:
     train_image_roots: tuple[str, ...] | None = None  # a folder a training file; null: image_root for all
     image_id: Literal["as_given", "by_path"] = "as_given"  # what tells pictures apart in the training files
     scenes: ScenesConfig | None = None
-    image_res: Count = 224
+    image_res: Width = 224
     max_tokens: Count = 47
     batch_size_train: Count = 128  # pictures (with captions_per_image 1: captions) per process
     batch_size_test: Count = 128
     batch_size_test_text: Count = 128
-    captions_per_image: Count = 1  # above 1 an epoch passes over pictures, each with this many captions
-    randaugment_ops: WholeFromZero = 2
+    captions_per_image: Repeats = 1  # above 1 an epoch passes over pictures, each with this many captions
+    randaugment_ops: FewOrNone = 2
     quarter_turns: bool = False
-    num_workers: WholeFromZero = 4
+    num_workers: FewOrNone = 4
     average_orientations: bool = False  # the final measure sees a picture in all eight: aerial ones have no up
-    k_test: int = 512  # of the released YAMLs; nothing reads it, here as there
+    k_test: Whole = 512  # of the released YAMLs; nothing reads it, here as there
 
     # Encoders, their sizes (in a YAML a JSON file's name, or the sizes themselves) and starts (null: random weights)
     vision_config: VisionSizes = field(default_factory=VisionSizes)
     use_swin: bool = True
-    patch_size: Count = 32
+    patch_size: Width = 32
     vision_trained_stages: Count | None = None  # the last so many stages of a timm backbone; null: all
     vision_fixed_bn: bool = False
     prior_backbone: str = "resnet50"
@@ -124,11 +128,11 @@ class Config:
     use_lca: bool = True
     lca_cycle: bool = True  # False: LCA's units are not activated by the step before, only by their own attention
     use_tel: bool = False  # a plain transformer encoder layer on each side, in place of VIR and LCA
-    embed_dim: Count = 512
-    filter_size: Count = 40
-    instru_num: Count = 2
-    cycle_num: Count = 3
-    head: Count = 8
+    embed_dim: Width = 512
+    filter_size: Width = 40
+    instru_num: Repeats = 2
+    cycle_num: Repeats = 3
+    head: Repeats = 8
     dropout_r: Share = 0.2
     zero_init_heads: bool = False  # the two branches start at nothing, and grow
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from utils.errors import shown
+from utils.typed import Bounds, Positive, Repeats, Share, Width, read_value
 
 if TYPE_CHECKING:
     from utils.config import Config
 
 MAX_PICTURE_TOKENS = 50  # the summary and 7 x 7; a ViT's tokens past these are unused, as released
+MOST_WEIGHTS = 20_000_000_000  # of an encoder: some of them fill the memory of any machine that trains one
+# What the text encoder's keys are, where given; the other keys are left to transformers.
+TEXT_SIZES: dict[str, Any] = {
+    "hidden_size": Width,
+    "intermediate_size": Width,
+    "num_hidden_layers": Repeats,
+    "num_attention_heads": Repeats,
+    "vocab_size": Annotated[int, Bounds(at_least=1, at_most=10_000_000)],
+    "max_position_embeddings": Annotated[int, Bounds(at_least=1, at_most=1_000_000)],
+    "type_vocab_size": Width,
+    "hidden_dropout_prob": Share,
+    "attention_probs_dropout_prob": Share,
+    "layer_norm_eps": Positive,
+}
 
 
 def impossible(c: Config) -> list[str]:
@@ -34,9 +51,16 @@ def _impossible_text(c: Config) -> list[str]:
         always = name in ("vocab_size", "max_position_embeddings")
         size = c.text_config.get(name, None if always else 1)
         if type(size) is not int or size < 1:
-            return [f"'{name}' of text_config is {size!r}, expected a whole number of at least 1"]
-    problems = []
+            return [f"'{name}' of text_config is {shown(size)}, expected a whole number of at least 1"]
+    problems: list[str] = []
+    for name in TEXT_SIZES.keys() & c.text_config.keys():
+        read_value(c.text_config[name], TEXT_SIZES[name], f"text_config.{name}", problems)
+    if problems:
+        return sorted(problems)
     hidden, heads = c.text_config.get("hidden_size"), c.text_config.get("num_attention_heads")
+    layers, words = c.text_config.get("num_hidden_layers", 1), c.text_config["vocab_size"]
+    if hidden and (12 * layers * hidden + words) * hidden > MOST_WEIGHTS:
+        problems.append(f"text_config describes over {MOST_WEIGHTS:,} weights")
     if hidden and heads and hidden % heads:
         problems.append(f"num_attention_heads {heads} does not divide hidden_size {hidden} in text_config")
     positions = c.text_config["max_position_embeddings"]
@@ -63,6 +87,8 @@ def _impossible_pictures(c: Config) -> list[str]:
             return [f"vision_config: {uneven[0]}"]
         if sizes.vision_width != widths[-1]:
             return [f"vision_config: vision_width {sizes.vision_width} is not the last stage's width {widths[-1]}"]
+        if sum(12 * d * w**2 for d, w in zip(sizes.depths, widths, strict=True)) > MOST_WEIGHTS:
+            return [f"vision_config describes over {MOST_WEIGHTS:,} weights"]
         stride = sizes.patch_size * 2 ** (len(sizes.depths) - 1)
     else:
         stride = c.patch_size

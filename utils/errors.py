@@ -23,17 +23,33 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def shown(value: object, most: int = 40) -> str:
+    """A foreign value for a message, as Python writes it, cut at `most` characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in itself
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def printable(text: str) -> str:
+    """A text on one line: what a terminal would obey (a new line, an escape) is shown as Python writes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _line_of(error: Exception) -> str | None:
+    """What to say of an error in one line; None where it is none of those foreseen."""
+    if isinstance(error, InputError):
+        return str(error)
+    from utils.machine_failures import way_out  # here, as a run that ends well has no use for it
+
+    return way_out(error)
+
+
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and exit: an `InputError` is one `error:` line and status 2."""
+    """Run a script's `main` and exit: an `InputError`, or a machine that fails, is one `error:` line and status 2."""
     try:
         sys.exit(main())
-    except InputError as error:
-        rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
-        if rank != "0":
-            # Process 0 mostly meets the same mistake and speaks for all; the launcher then ends this one meanwhile.
-            time.sleep(2)
-        print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # who reads our output, `head` say, has seen enough
@@ -41,3 +57,17 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # or the interpreter's last flush reports it again
         sys.exit(141)
+    except Exception as error:
+        try:
+            line = _line_of(error)
+        except RuntimeError as later:  # torch tells of a worker's end at any time, as in the midst of this
+            line = _line_of(later)
+        if line is None:
+            raise
+        line = printable(line)
+        rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+        if rank != "0":
+            # Process 0 mostly meets the same mistake and speaks for all; the launcher then ends this one meanwhile.
+            time.sleep(2)
+        print(f"error: {line}" if rank == "0" else f"error in process {rank}: {line}", file=sys.stderr, flush=True)
+        sys.exit(2)

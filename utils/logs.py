@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils import processes
 from utils.errors import InputError
-from utils.files import write_whole
+from utils.files import check_regular, write_whole
 
 T = TypeVar("T")
 _BAR_SECONDS = 0.2  # between two looks at the figures, which may wait for the GPU
@@ -80,10 +80,13 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
 
 def append_text(file: Path, text: str) -> None:
     """Append text to a log; it is on the disk when this returns."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None  # a full disk's has no name of its own
 
 
 def truncate_log(file: Path, epochs: int) -> None:
@@ -93,6 +96,7 @@ def truncate_log(file: Path, epochs: int) -> None:
     """
     if not file.exists():
         return
+    check_regular(file)
     lines = file.read_bytes().splitlines()
     kept = []
     for number, line in enumerate(lines, 1):
@@ -100,7 +104,7 @@ def truncate_log(file: Path, epochs: int) -> None:
             epoch = json.loads(line)["epoch"]
             if type(epoch) is not int:
                 raise TypeError
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             if number == len(lines):
                 break
             raise InputError(f"{file} line {number} is no JSON line with an epoch; mend or remove it") from None

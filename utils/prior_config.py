@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from utils.config import OptimizerConfig, SchedularConfig, usual_normalisation
 from utils.errors import InputError, listed
-from utils.typed import Bounds, Count, Share, WholeFromZero, read_fields, read_overridden
+from utils.typed import Bounds, Count, FewOrNone, Share, Width, read_fields, read_overridden
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class PriorConfig:
     )
     test_fraction: Share = 0.2  # of each class, where class_folders has no train/
     split_seed: int = 0  # of that draw; the command line's --seed is the training's
-    image_res: Count = 224
+    image_res: Width = 224
     batch_size_train: Count = 64  # per process
     batch_size_test: Count = 128
-    randaugment_ops: WholeFromZero = 2
+    randaugment_ops: FewOrNone = 2
     quarter_turns: bool = False
-    num_workers: WholeFromZero = 4
+    num_workers: FewOrNone = 4
 
     # The classifier and its start (null: random weights)
     backbone: str = "resnet50"  # any timm model

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import check_regular
 
 PACKAGE = "package:"
 HUB = ("timm:", "hf:")  # a start of a hub, which models/start_files.py finds
@@ -25,7 +26,8 @@ def local_start(spec: str) -> Path:
 
 def weight_file(path: Path) -> Path:
     """The weights of a start: the file itself, or the one of its folder."""
-    if path.is_file():
+    if not path.is_dir():
+        check_regular(path)
         return path
     for name in WEIGHT_FILES:
         if (path / name).is_file():
@@ -42,6 +44,7 @@ def _weights_under(folder: Path) -> list[Path]:
 
 
 def few(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
