@@ -45,6 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     output_dir = args.output_dir.resolve()
     other = OtherSet(args.check_against) if args.check_against else None
+    vocabulary = None
+    if args.vocabulary:
+        from dataset.vocabulary import Vocabulary  # brings transformers, which takes seconds
+
+        vocabulary = Vocabulary(args.vocabulary)
     open_output(output_dir)
     annotations = {split: output_dir / f"{args.dataset}_{split}.json" for split in SPLITS}
     page, report_file, index = output_dir / HTML, output_dir / REPORT, output_dir / SHARDS / annotations["train"].name
@@ -53,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     old_shards = known_shards(index)
     with release_folder(args.release, output_dir) as folder, partial_folders([page, index]):
         listing = read_listing(args, folder)
-        made_with = settings(args, other)
+        made_with = settings(args, other) | ({"vocabulary": vocabulary.checksum} if vocabulary else {})
         defects = Defects()
         pictures = with_files(listing.pictures, defects)
         check_splits(args, listing.pictures, pictures)
@@ -65,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
 
         checks = check_pictures(listing.image_root, files)
-        pictures = with_captions(readable(pictures, checks, defects), defects)
+        pictures = with_captions(readable(pictures, checks, defects), defects, vocabulary)
         check_splits(args, listing.pictures, pictures)
         check_classes(pictures, defects)
         pairs = near_duplicate_pairs(listing.image_root, pictures, checks, other)
@@ -129,6 +134,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--check_against", type=named_path, metavar="FILE", help="another data set's report.json: are pictures in both?"
+    )
+    add(
+        "--vocabulary",
+        type=named_path,
+        metavar="DIR",
+        help="the text encoder's folder: count the words that its vocabulary lacks, not characters outside ASCII",
     )
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")

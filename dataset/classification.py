@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.loaders import SeededDataset, TrainLoader, seeded, seeded_loader
-from dataset.pictures import SUFFIXES, has_picture_suffix, load_picture
+from dataset.picture_names import SUFFIXES, has_picture_suffix
+from dataset.pictures import USUAL, PictureRule, load_picture
 from dataset.transforms import Transform
 from utils.errors import InputError, listed
 from utils.files import read_json
@@ -220,9 +221,8 @@ def _scene_set(
 class _TrainPictures(SeededDataset):
     """The seed decides the picture's augmentation."""
 
-    def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform) -> None:
-        self.pictures = pictures
-        self.transform = transform
+    def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform, rule: PictureRule) -> None:
+        self.pictures, self.transform, self.rule = pictures, transform, rule
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -230,13 +230,15 @@ class _TrainPictures(SeededDataset):
     def __getitem__(self, index_and_seed: tuple[int, int]) -> SceneBatch:
         index, seed = index_and_seed
         with seeded(seed):
-            image = self.transform(load_picture(self.pictures[index].image))
+            image = self.transform(load_picture(self.pictures[index].image, self.rule))
         return SceneBatch(image, torch.tensor(self.pictures[index].label), torch.tensor(index))
 
 
-def scene_train_loader(pictures: Sequence[LabelledPicture], *, transform: Transform, **options: Any) -> TrainLoader:
+def scene_train_loader(
+    pictures: Sequence[LabelledPicture], *, transform: Transform, rule: PictureRule = USUAL, **options: Any
+) -> TrainLoader:
     """Loader of `SceneBatch`es of `batch_size` pictures a process; options: those of `seeded_loader`.
 
     Call `loader.set_epoch(e)` before each epoch.
     """
-    return seeded_loader(_TrainPictures(pictures, transform), **options)
+    return seeded_loader(_TrainPictures(pictures, transform, rule), **options)

@@ -12,7 +12,7 @@ from webdataset.writer import TarWriter
 
 from dataset.annotations import PictureFolder
 from dataset.captions import clean_caption
-from dataset.pictures import SUFFIXES, has_picture_suffix, suffix
+from dataset.picture_names import SUFFIXES, has_picture_suffix, suffix
 from dataset.shards import FORMAT, read_index
 from utils.errors import InputError, listed
 from utils.logs import progress, write_json
