@@ -61,7 +61,8 @@ def main() -> None:
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
         start_from(model, config, given, args.download)
-    records = [] if args.evaluate else read_train_set(config)
+    # Shards hold their own captions and are read as training goes.
+    records = [] if args.evaluate or config.trains_from_shards else read_train(**config.training_files, say=say)
     if not args.evaluate:
         loader = configured_train_loader(run, embedder, records)
         sets["val"] = read_evaluation(config.val_file, config.image_root)
@@ -119,13 +120,6 @@ def check_scenes(config: Config) -> None:
     """Raise InputError where the demonstration's pictures are still to be drawn."""
     if config.scenes and not Path(config.scenes.folder).is_dir():
         raise InputError(f"{config.scenes.folder} holds no scenes yet: run.py draws them before it starts this program")
-
-
-def read_train_set(config: Config) -> list[TrainRecord]:
-    """The captions of the config's annotation files, checked; none where it names shards, which hold their own."""
-    if config.trains_from_shards:
-        return []
-    return read_train(**config.training_files, say=say)
 
 
 def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[TrainRecord]) -> TrainLoader:

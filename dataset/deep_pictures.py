@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from numpy import ndarray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from dataset.pictures import MOST_PIXELS, PictureRule, upright_rgb
 from utils.errors import InputError, reason
@@ -18,6 +19,7 @@ from utils.files import PICTURE_FORMATS
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_DEEP = (b"\x89PNG", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")  # PNG, JPEG 2000
+_JPEG_2000_HEADER = 1 << 20  # bytes; maps and texts may stand before the codestream
 _ORIENTATION = 274  # EXIF's and TIFF's tag
 # EXIF's orientation -> how the stored rows and columns become the upright picture's
 _TURNS = {
@@ -64,6 +66,19 @@ def scaled(bands: ndarray, rule: str) -> ndarray:
             low, high = np.percentile(inside, shares) if inside.size else (0.0, 1.0)
             values[:, :, band] = (values[:, :, band] - low) * (255 / (high - low) if high > low else 0.0)
     return np.rint(np.clip(np.where(finite, values, 0), 0, 255)).astype(np.uint8)
+
+
+def jpeg2000_bits(image: ImageFile) -> int:
+    """The bits of an opened JPEG 2000's deepest channel, as its header says; 16 where there is none to be found."""
+    stream = image.fp
+    assert stream is not None  # of a picture that is open
+    position = stream.tell()
+    stream.seek(0)
+    header = stream.read(_JPEG_2000_HEADER)
+    stream.seek(position)
+    start = header.find(b"\xff\x4f\xff\x51")  # the codestream, whose sizes and channels come first
+    channels = header[start + 42 :][: 3 * int.from_bytes(header[start + 40 : start + 42])]
+    return max(((depth & 0x7F) + 1 for depth in channels[::3]), default=16) if start >= 0 else 16
 
 
 def check_bands(path: str) -> None:

@@ -84,6 +84,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def is_deep(image: ImageFile) -> bool:
     """Whether an opened picture has more than 8 bits a channel, which Pillow clips to white or cuts to almost black."""
+    if image.format == "JPEG2000":  # of which Pillow tells no depth
+        from dataset.deep_pictures import jpeg2000_bits
+
+        return jpeg2000_bits(image) > 8
     packed = str(image.tile[0].args) if image.tile else ""  # Pillow gives a 16-bit RGB file the mode RGB
     return image.mode.startswith(("I", "F")) or ";16" in packed
 

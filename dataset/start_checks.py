@@ -51,7 +51,7 @@ def pictures_in_both(records: Sequence[TrainRecord], evaluation: EvaluationSet, 
     return f"warning: {len(shared)} pictures of {file} are in the training files too, {min(shared)} first"
 
 
-def check_headers(pictures: Sequence[str], rule: PictureRule) -> None:
+def check_headers(pictures: Sequence[str], rule: PictureRule = USUAL) -> None:
     """Open each picture without decoding it, some at a time, with progress.
 
     Raises `InputError` that counts those that are no picture, too large or too deep for the rule, and names five.
