@@ -11,7 +11,7 @@ from typing import Any
 from dataset.releases.annotation_files import annotation_entries, annotation_text
 from dataset.releases.archives import release_folder
 from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
-from dataset.releases.folder_set import SEED, read_folder_set
+from dataset.releases.folder_set import SEED, read_folder_set, unlisted
 from dataset.releases.listing import SPLITS, ListedPicture, Listing
 from dataset.releases.output_files import check_places, partial, partial_folders, put_in_place, write_partial
 from dataset.releases.picture_check import check_pictures
@@ -141,6 +141,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="the text encoder's folder: count the words that its vocabulary lacks, not characters outside ASCII",
     )
+    add(
+        "--columns",
+        type=named_columns,
+        metavar="image=NAME,caption=NAME",
+        help=f"what the table of a {FOLDER} calls the columns image, caption, label and split",
+    )
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
@@ -148,16 +154,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
     if args.dataset == FOLDER and args.split != "release":
         raise InputError(f"--dataset {FOLDER} has no published split: leave --split out")
+    if args.dataset != FOLDER and args.columns:
+        raise InputError(f"--columns is for --dataset {FOLDER}: a release has no table")
     if args.dataset != FOLDER and args.seed is not None:
         raise InputError(f"--seed is for --dataset {FOLDER}: a release has its own split")
     return args
+
+
+def named_columns(text: str) -> dict[str, str]:
+    """An argument's type: `image=filename,caption=text` -> the table's name of each column."""
+    pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
+    if not all(pairs.values()) or not set(pairs) <= {"image", "caption", "label", "split"}:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} is not of the form image=NAME,caption=NAME,label=NAME,split=NAME"
+        )
+    return pairs
 
 
 def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
     """The release's pictures, in the split asked for."""
     try:
         if args.dataset == FOLDER:
-            return read_folder_set(folder, args.seed)
+            listing = read_folder_set(folder, args.seed, args.columns)
+            if line := unlisted(listing):
+                print(f"{listing.image_root}: {line}")
+            return listing
         listing = RELEASES[args.dataset].read(folder, args.labels)
     except OSError as error:  # a folder that may not be entered
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -174,6 +195,7 @@ def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]
         "seed": args.seed,
         "shards": args.shards,
         "check_against": other.checksum if other else None,
+        **({"columns": args.columns} if args.columns else {}),
     }
 
 

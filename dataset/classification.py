@@ -13,11 +13,12 @@ from torch import Tensor
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.loaders import SeededDataset, TrainLoader, seeded, seeded_loader
-from dataset.picture_names import SUFFIXES, has_picture_suffix
+from dataset.picture_names import SUFFIXES, has_picture_suffix, left_out
 from dataset.pictures import USUAL, PictureRule, load_picture
 from dataset.transforms import Transform
 from utils.errors import InputError, listed
 from utils.files import read_json
+from utils.logs import say
 from utils.prior_config import PriorConfig
 
 SPLITS = ("train", "val", "test")
@@ -109,6 +110,9 @@ def _pictures_of(folder: Path) -> ClassPictures:
         one.name: [os.fspath(file) for file in _inside(one) if has_picture_suffix(file) and file.is_file()]
         for one in classes
     }
+    files = (file for one in classes for file in _inside(one) if file.is_file())
+    if line := left_out(files):
+        say(f"{folder}: {line}")
     empty = [one for one in classes if not pictures[one.name]]
     if empty:
         inner = f"; it holds folders: is class_folders={empty[0]} meant?" if _subfolders(empty[0]) else ""

@@ -114,7 +114,7 @@ def with_files(pictures: Sequence[ListedPicture], defects: Defects) -> list[List
     seen: set[str] = set()
     for picture in pictures:
         name = picture.name
-        if leads_outside(name):
+        if not picture.found and leads_outside(name):
             defects.add("names_outside", Finding(name, name))
         elif picture.file in seen:
             defects.add("names_repeated", Finding(name, f"again, in the split {picture.split}"))
