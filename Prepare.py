@@ -13,6 +13,7 @@ from dataset.releases.archives import release_folder
 from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
 from dataset.releases.folder_set import SEED, read_folder_set, unlisted
 from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.other_layouts import LAYOUTS
 from dataset.releases.output_files import check_places, partial, partial_folders, put_in_place, write_partial
 from dataset.releases.picture_check import check_pictures
 from dataset.releases.published_releases import RELEASES
@@ -35,6 +36,7 @@ from utils.output import open_output
 from utils.typed import override_of
 
 FOLDER = "folder"
+HUB = "parquet"  # as the Hugging Face Hub keeps data sets
 SHARDS = "shards"  # the folder for them
 TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
@@ -106,7 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; `InputError` for arguments that contradict each other."""
     parser = OneLineParser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", required=True, choices=[*RELEASES, FOLDER], help="a published release, or a folder of one's own")
+    add("--dataset", required=True, choices=[*RELEASES, *LAYOUTS, HUB, FOLDER], help="a published release, or a layout")
     add(
         "--release",
         type=named_path,
@@ -150,10 +152,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
-    if args.dataset == FOLDER and args.labels:
-        raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
-    if args.dataset == FOLDER and args.split != "release":
-        raise InputError(f"--dataset {FOLDER} has no published split: leave --split out")
+    if args.dataset not in RELEASES and args.labels:
+        raise InputError(f"--dataset {args.dataset} has the labels of its table or file: leave --labels out")
+    if args.dataset not in RELEASES and args.split != "release":
+        raise InputError(f"--dataset {args.dataset} has no published split: leave --split out")
     if args.dataset != FOLDER and args.columns:
         raise InputError(f"--columns is for --dataset {FOLDER}: a release has no table")
     if args.dataset != FOLDER and args.seed is not None:
@@ -179,6 +181,12 @@ def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
             if line := unlisted(listing):
                 print(f"{listing.image_root}: {line}")
             return listing
+        if args.dataset == HUB:
+            from dataset.releases.parquet import read_parquet  # brings pyarrow, for this layout alone
+
+            return read_parquet(folder, args.output_dir.resolve())
+        if args.dataset in LAYOUTS:
+            return LAYOUTS[args.dataset](folder)
         listing = RELEASES[args.dataset].read(folder, args.labels)
     except OSError as error:  # a folder that may not be entered
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -187,7 +195,7 @@ def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
 
 def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]:
     """The arguments that the output depends on, the release itself apart."""
-    labels = None if args.dataset == FOLDER else RELEASES[args.dataset].labels_chosen(args.labels)
+    labels = RELEASES[args.dataset].labels_chosen(args.labels) if args.dataset in RELEASES else None
     return {
         "dataset": args.dataset,
         "split": args.split,

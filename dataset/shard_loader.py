@@ -135,10 +135,12 @@ class ShardDataset(IterableDataset):
         for number, sample in enumerate(_samples(span.shard.file)):
             name = f"{span.shard.file}/{sample['__key__']}"
             suffix = next((suffix for suffix in SUFFIXES if suffix in sample), None)
-            if suffix is None or "json" not in sample:
+            if suffix is None or not {"json", "txt"} & sample.keys():
                 raise InputError(f"{name} lacks its picture or its JSON: write the shards anew")
             image_id = span.shard.first_picture + number
-            records = sample_records(sample["json"], name, image_id, labels_required=self.labels_required)
+            records = sample_records(
+                sample.get("json"), name, image_id, labels_required=self.labels_required, text=sample.get("txt")
+            )
             for group in [[record] for record in records] if self.captions_per_image == 1 else [records]:
                 if span.first <= place < span.last:
                     yield _Encoded(group, sample[suffix], self._item_seed(epoch, image_id, place))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -55,7 +56,8 @@ def read_folder_set(release: Path, seed: int | None, columns: Mapping[str, str] 
     for image, (first, *more) in pictures.items():
         captions = (first.caption, *(row.caption for row in more))
         file, split = files[image], first.split or drawn.get(image, "train")
-        listing.append(ListedPicture(image, file or image, file is not None, split, captions, first.label))
+        name = file if file and os.path.isabs(image) else image
+        listing.append(ListedPicture(name, file or image, file is not None, split, captions, first.label))
     return Listing(table.parent, listing, [table])
 
 
