@@ -163,7 +163,7 @@ def sample_records(
     try:
         values = json.loads(content) if content is not None else {}
         if text is not None:
-            values = {"captions": [text.decode()]}
+            values = {"captions": [text.decode("utf-8-sig")]}
     except (ValueError, RecursionError):
         raise InputError(f"{image}: its JSON is damaged") from None
     values = values if isinstance(values, dict) else {}
