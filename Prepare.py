@@ -11,8 +11,9 @@ from typing import Any
 from dataset.releases.annotation_files import annotation_entries, annotation_text
 from dataset.releases.archives import release_folder
 from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
-from dataset.releases.folder_set import SEED, read_folder_set
+from dataset.releases.folder_set import SEED, read_folder_set, unlisted
 from dataset.releases.listing import SPLITS, ListedPicture, Listing
+from dataset.releases.other_layouts import LAYOUTS
 from dataset.releases.output_files import check_places, partial, partial_folders, put_in_place, write_partial
 from dataset.releases.picture_check import check_pictures
 from dataset.releases.published_releases import RELEASES
@@ -35,6 +36,7 @@ from utils.output import open_output
 from utils.override_text import override_of
 
 FOLDER = "folder"
+HUB = "parquet"  # as the Hugging Face Hub keeps data sets
 SHARDS = "shards"  # the folder for them
 TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
@@ -45,6 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     output_dir = args.output_dir.resolve()
     other = OtherSet(args.check_against) if args.check_against else None
+    vocabulary = None
+    if args.vocabulary:
+        from dataset.vocabulary import Vocabulary  # brings transformers, which takes seconds
+
+        vocabulary = Vocabulary(args.vocabulary)
     open_output(output_dir)
     annotations = {split: output_dir / f"{args.dataset}_{split}.json" for split in SPLITS}
     page, report_file, index = output_dir / HTML, output_dir / REPORT, output_dir / SHARDS / annotations["train"].name
@@ -53,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     old_shards = known_shards(index)
     with release_folder(args.release, output_dir) as folder, partial_folders([page, index]):
         listing = read_listing(args, folder)
-        made_with = settings(args, other)
+        made_with = settings(args, other) | ({"vocabulary": vocabulary.checksum} if vocabulary else {})
         defects = Defects()
         pictures = with_files(listing.pictures, defects)
         check_splits(args, listing.pictures, pictures)
@@ -65,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
 
         checks = check_pictures(listing.image_root, files)
-        pictures = with_captions(readable(pictures, checks, defects), defects)
+        pictures = with_captions(readable(pictures, checks, defects), defects, vocabulary)
         check_splits(args, listing.pictures, pictures)
         check_classes(pictures, defects)
         pairs = near_duplicate_pairs(listing.image_root, pictures, checks, other)
@@ -101,7 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; `InputError` for arguments that contradict each other."""
     parser = OneLineParser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", required=True, choices=[*RELEASES, FOLDER], help="a published release, or a folder of one's own")
+    add("--dataset", required=True, choices=[*RELEASES, *LAYOUTS, HUB, FOLDER], help="a published release, or a layout")
     add(
         "--release",
         type=named_path,
@@ -130,23 +137,56 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--check_against", type=named_path, metavar="FILE", help="another data set's report.json: are pictures in both?"
     )
+    add(
+        "--vocabulary",
+        type=named_path,
+        metavar="DIR",
+        help="the text encoder's folder: count the words that its vocabulary lacks, not characters outside ASCII",
+    )
+    add(
+        "--columns",
+        type=named_columns,
+        metavar="image=NAME,caption=NAME",
+        help=f"what the table of a {FOLDER} calls the columns image, caption, label and split",
+    )
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
-    if args.dataset == FOLDER and args.labels:
-        raise InputError(f"--dataset {FOLDER} has the labels of its table: leave --labels out")
-    if args.dataset == FOLDER and args.split != "release":
-        raise InputError(f"--dataset {FOLDER} has no published split: leave --split out")
+    if args.dataset not in RELEASES and args.labels:
+        raise InputError(f"--dataset {args.dataset} has the labels of its table or file: leave --labels out")
+    if args.dataset not in RELEASES and args.split != "release":
+        raise InputError(f"--dataset {args.dataset} has no published split: leave --split out")
+    if args.dataset != FOLDER and args.columns:
+        raise InputError(f"--columns is for --dataset {FOLDER}: a release has no table")
     if args.dataset != FOLDER and args.seed is not None:
         raise InputError(f"--seed is for --dataset {FOLDER}: a release has its own split")
     return args
+
+
+def named_columns(text: str) -> dict[str, str]:
+    """An argument's type: `image=filename,caption=text` -> the table's name of each column."""
+    pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
+    if not all(pairs.values()) or not set(pairs) <= {"image", "caption", "label", "split"}:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} is not of the form image=NAME,caption=NAME,label=NAME,split=NAME"
+        )
+    return pairs
 
 
 def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
     """The release's pictures, in the split asked for."""
     try:
         if args.dataset == FOLDER:
-            return read_folder_set(folder, args.seed)
+            listing = read_folder_set(folder, args.seed, args.columns)
+            if line := unlisted(listing):
+                print(f"{listing.image_root}: {line}")
+            return listing
+        if args.dataset == HUB:
+            from dataset.releases.parquet import read_parquet  # brings pyarrow, for this layout alone
+
+            return read_parquet(folder, args.output_dir.resolve())
+        if args.dataset in LAYOUTS:
+            return LAYOUTS[args.dataset](folder)
         listing = RELEASES[args.dataset].read(folder, args.labels)
     except OSError as error:  # a folder that may not be entered
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -155,7 +195,7 @@ def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
 
 def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]:
     """The arguments that the output depends on, the release itself apart."""
-    labels = None if args.dataset == FOLDER else RELEASES[args.dataset].labels_chosen(args.labels)
+    labels = RELEASES[args.dataset].labels_chosen(args.labels) if args.dataset in RELEASES else None
     return {
         "dataset": args.dataset,
         "split": args.split,
@@ -163,6 +203,7 @@ def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]
         "seed": args.seed,
         "shards": args.shards,
         "check_against": other.checksum if other else None,
+        **({"columns": args.columns} if args.columns else {}),
     }
 
 

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from dataset.classification import LabelledPicture, SceneBatch, SceneSet, read_scenes, scene_train_loader
 from dataset.evaluation_loaders import evaluation_images_loader
 from dataset.loaders import TrainLoader
-from dataset.pictures import load_picture
+from dataset.pictures import PictureRule, load_picture
 from dataset.transforms import evaluation_transform, train_transform
 from models.classifier import SceneClassifier, load_start_file_state, start_file_state
 from models.encoders import normalise
@@ -57,7 +58,7 @@ def main() -> None:
     elif not run.resuming:
         if config.start:
             say(str(load_prior_start(model.encoder.backbone, config.start, download=args.download)))
-        check_pictures([*scenes.train, *scenes.val, *scenes.test])
+        check_pictures([*scenes.train, *scenes.val, *scenes.test], picture_rule(config))
     loader = None if args.evaluate else configured_train_loader(run, scenes)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
@@ -99,11 +100,16 @@ def load_prior(model: SceneClassifier, file: str | Path, classes: Sequence[str])
     load_start_file_state(model, state)
 
 
-def check_pictures(pictures: Sequence[LabelledPicture]) -> None:
+def picture_rule(config: PriorConfig) -> PictureRule:
+    """What a config makes of pictures of 16 bits or many bands."""
+    return PictureRule(config.deep_pictures, config.bands)
+
+
+def check_pictures(pictures: Sequence[LabelledPicture], rule: PictureRule) -> None:
     """Decode every picture once, each process its share: the last is otherwise met when training is over."""
     share = pictures[processes.rank() :: processes.world_size()]
     for picture in progress(share, len(share), "checking pictures"):
-        load_picture(picture.image)
+        load_picture(picture.image, rule)
 
 
 def configured_train_loader(run: Run[PriorConfig], scenes: SceneSet) -> TrainLoader:
@@ -112,6 +118,7 @@ def configured_train_loader(run: Run[PriorConfig], scenes: SceneSet) -> TrainLoa
     return scene_train_loader(
         scenes.train,
         transform=train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),
+        rule=picture_rule(c),
         batch_size=run.config.batch_size_train,
         num_workers=c.num_workers,
         seed=run.seed,
@@ -194,6 +201,7 @@ def evaluate(run: Run[PriorConfig], model: SceneClassifier, pictures: Sequence[L
         rank=processes.rank(),
         world_size=processes.world_size(),
         pin_memory=run.device.type == "cuda",
+        load=partial(load_picture, rule=picture_rule(c)),
     )
     labels = torch.tensor([picture.label for picture in pictures], device=run.device)
     matrix = torch.zeros(classes, classes, dtype=torch.long, device=run.device)

@@ -11,17 +11,18 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dataset.annotations import EvaluationSet, TrainRecord, pictures_in_both, read_evaluation, read_train
+from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
 from dataset.loaders import TrainBatch, TrainLoader, train_loader
 from dataset.transforms import train_transform
 from models.build import build_model
-from models.embedder import Embedder, configured_tokenizer, pixels_of
+from models.embedder import Embedder, configured_tokenizer, picture_rule, pixels_of
 from models.encoders import normalise
 from models.pir import PIR
 from models.released import load_released, released_state_dict
@@ -52,27 +53,28 @@ def main() -> None:
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(run.device)
-    cache = None
+    from dataset import skipping, start_checks  # here: what imports this file does not check
+
+    cache, rule = None, picture_rule(config)
     if args.cache:
         from dataset.cache import PictureCache
 
-        cache = PictureCache(args.cache, config.image_root)
+        cache = PictureCache(args.cache, config.image_root, rule, skip_bad=config.on_bad_picture == "skip")
     tokenizer = configured_tokenizer(config, download=args.download)
-    load = cache.load if cache else pixels_of
+    load = cache.load if cache else partial(pixels_of, rule=rule)
     embedder = Embedder(model, config, tokenizer, run.device, run.bf16, load, config.num_workers)
     sets = {"test": read_evaluation(config.test_file, config.image_root)}
     pictures = list(sets["test"].images)
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
+    # Shards hold their own captions and are read as training goes.
+    records = [] if args.evaluate or config.trains_from_shards else read_train(**config.training_files, say=say)
     if not args.evaluate:
-        records = read_train_set(config)
         loader = configured_train_loader(run, embedder, records)
         sets["val"] = read_evaluation(config.val_file, config.image_root)
         pictures += [*sets["val"].images, *(record.image for record in records)]
-        for split, file in (("val", config.val_file), ("test", config.test_file)):
-            if line := pictures_in_both(records, sets[split], file):
-                say(line)
+    start_checks.look_over(config, records, sets, tokenizer, rule)
     if cache:
         cache.open(pictures)
     processes.barrier()
@@ -82,11 +84,13 @@ def main() -> None:
     state = None
     if not args.evaluate:
         state = train_model(run, embedder, loader, sets[config.select_on], identity_of(config, given))
+        if config.on_bad_picture == "skip":
+            skipping.say_skipped(loader, run.device)
         given = args.output_dir / output.BEST
         load_released(model, checkpoint.read_checkpoint(given))
     weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
     measured = evaluate(embedder, sets["test"], average_orientations=config.average_orientations)
-    write_result(run, model, measured, sets["test"], state, weights_sha256)
+    write_result(run, embedder, measured, sets["test"], state, weights_sha256)
     output.unlock(args.output_dir)
     processes.stop()
 
@@ -101,13 +105,6 @@ def check_scenes(config: Config) -> None:
         raise InputError(
             f"{config.scenes.folder} does not hold the config's scenes: run.py draws them, then starts this"
         )
-
-
-def read_train_set(config: Config) -> list[TrainRecord]:
-    """The captions of the config's annotation files, checked; none where it names shards, which hold their own."""
-    if config.trains_from_shards:
-        return []
-    return read_train(**config.training_files, say=say)
 
 
 def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[TrainRecord]) -> TrainLoader:
@@ -125,13 +122,14 @@ def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[
         "rank": processes.rank(),
         "world_size": processes.world_size(),
         "pin_memory": run.device.type == "cuda",
+        "skip_bad": c.on_bad_picture == "skip",
     }
     if c.trains_from_shards:
         from dataset.shard_loader import shard_loader  # brings webdataset, for those who train so
         from dataset.shards import read_shards
 
         shards = read_shards(c.train_file, labels_required=c.use_affil_loss)
-        return shard_loader(shards, labels_required=c.use_affil_loss, **options)
+        return shard_loader(shards, labels_required=c.use_affil_loss, rule=picture_rule(c), **options)
     return train_loader(records, load=embedder.load, **options)
 
 
@@ -252,7 +250,7 @@ def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orien
 
 def write_result(
     run: Run[Config],
-    model: PIR,
+    embedder: Embedder,
     measured: Measured,
     test_set: EvaluationSet,
     state: TrainState | None,
@@ -281,6 +279,7 @@ def write_result(
         own_image_of_text=test_set.own_image_of_text,
         image_embeds=measured.image_embeds.cpu(),
         text_embeds=measured.text_embeds.cpu(),
+        load=embedder.load,
         title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
     )
     result = {
@@ -294,7 +293,7 @@ def write_result(
         "seed": run.seed,
         "processes": processes.world_size(),
         "batch_size": run.config.batch_size_train * processes.world_size(),
-        "parameters": count_parameters(model),
+        "parameters": count_parameters(embedder.model),
         "train_seconds": round(state.seconds, 2) if state else None,
         "peak_memory_bytes": memory,
         "config": run.config.to_dict(),

@@ -19,6 +19,7 @@ from itertools import islice
 from operator import truediv
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def forms(files: list[str], folder: Path) -> dict[str, Callable[[], object]]:
     cache.open(files)
     entries = [{"caption": "a picture", "image": Path(file).name, "image_id": i} for i, file in enumerate(files)]
     pattern = write_shards(entries, Path(files[0]).parent, folder / "shards", "pictures")
-    options = {"batch_size": len(files), "captions_per_image": 1, "seed": 0, "rank": 0, "world_size": 1}
+    options: dict[str, Any] = {"batch_size": len(files), "captions_per_image": 1, "seed": 0, "rank": 0, "world_size": 1}
     shards = ShardDataset(read_shards([pattern], labels_required=False), train, **options, labels_required=False)
     plain_train, plain_evaluation = plain_train_transform(SIZE), plain_evaluation_transform(SIZE)
     batch = torch.stack([evaluation(load_picture(file)) for file in files[:BATCH]])

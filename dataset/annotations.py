@@ -150,18 +150,6 @@ def _with_joint_labels(
     return records
 
 
-def pictures_in_both(records: Sequence[TrainRecord], evaluation: EvaluationSet, file: str) -> str | None:
-    """A line that counts the pictures of an evaluation file that are trained on; None where there are none."""
-    trained, tested = (
-        {os.path.realpath(image) for image in images}
-        for images in ({record.image for record in records}, evaluation.images)
-    )
-    shared = trained & tested
-    if not shared:
-        return None
-    return f"warning: {len(shared)} pictures of {file} are in the training files too, {min(shared)} first"
-
-
 def read_evaluation(file: str | Path, image_root: str | Path, *, max_words: int = 30) -> EvaluationSet:
     """The pictures and captions of a val or test annotation file.
 
@@ -221,14 +209,21 @@ class PictureFolder:
     def path(self, image: str) -> str:
         """`image_root/image`; `InputError` where that lies outside `image_root` or is no file."""
         if image not in self.found:
-            inside = os.path.normpath(image)
-            if leads_outside(image):
+            inside = inside_root(image, self.root)
+            if leads_outside(inside):
                 raise InputError(f"image {image!r} lies outside image_root {self.root!r}")
             path = os.path.join(self.root, inside)
             if not os.path.isfile(path):
                 raise InputError(f"image {image!r} is not in image_root {self.root!r}")
             self.found[image] = path
         return self.found[image]
+
+
+def inside_root(name: str, root: str | Path) -> str:
+    """A picture's name from its folder on: an absolute path into the folder as well, any other as it leads."""
+    if os.path.isabs(name):
+        name = min((os.path.relpath(name, start) for start in (root, os.path.realpath(root))), key=leads_outside)
+    return os.path.normpath(name)
 
 
 def _entries(file: str | Path, caption_type: type) -> list[Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from dataset.pictures import decode_picture, load_picture, read_file
+from dataset.pictures import USUAL, PictureRule, decode_picture, load_picture, read_file
 from utils import processes
 from utils.errors import InputError
 from utils.files import PICTURE_FORMATS, check_regular
@@ -50,8 +50,11 @@ class _Cached(NamedTuple):
 class PictureCache:
     """The decoded pictures of a folder, by the path of the picture's file; to be opened before the first is loaded."""
 
-    def __init__(self, folder: Path, image_root: str | Path) -> None:
-        self.folder, self.image_root = folder, image_root
+    def __init__(
+        self, folder: Path, image_root: str | Path, rule: PictureRule = USUAL, *, skip_bad: bool = False
+    ) -> None:
+        """rule: by which deep pictures are read, a part of what the cache is. skip_bad: leave out what is damaged."""
+        self.folder, self.image_root, self.rule, self.skip_bad = folder, image_root, rule, skip_bad
         self._places: dict[str, tuple[int, int, int]] = {}  # offset, height, width
 
     def open(self, pictures: Sequence[str]) -> None:
@@ -60,17 +63,21 @@ class PictureCache:
         Raises `InputError` where a picture has changed since it was decoded, the cache is damaged or does not fit.
         """
         if processes.is_main():
-            fill_cache(self.folder, self.image_root, pictures)
+            fill_cache(self.folder, self.image_root, pictures, self.rule, skip_bad=self.skip_bad)
         processes.barrier()
-        index = _read_index(self.folder)
+        index = _read_index(self.folder, self.rule)
         for picture in pictures:
             cached = index.get(os.path.relpath(picture, self.image_root))
+            if cached is None and self.skip_bad:
+                continue
             if cached is None:
                 raise InputError(f"--cache {self.folder} must be on a disk that all machines share")
             self._places[picture] = cached.offset, cached.height, cached.width
 
     def load(self, picture: str) -> ndarray:
         """The pixels of a picture, uint8 `[H, W, 3]`, read-only: what `load_picture` gives."""
+        if picture not in self._places:
+            raise InputError(f"cannot read the picture {picture}: it was damaged when the cache was made")
         offset, height, width = self._places[picture]
         # The system ends a process that reads a mapped file past its end: one cut short since is told before.
         if os.stat(self.folder / PIXELS).st_size < offset + 3 * height * width:
@@ -86,7 +93,9 @@ class PictureCache:
         return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
 
 
-def fill_cache(folder: Path, image_root: str | Path, pictures: Sequence[str]) -> None:
+def fill_cache(
+    folder: Path, image_root: str | Path, pictures: Sequence[str], rule: PictureRule = USUAL, *, skip_bad: bool = False
+) -> None:
     """Decode the pictures that the cache lacks, with progress; check those it has.
 
     A file of another size than when it was decoded has changed; one of another date, or of that date elsewhere (two
@@ -95,21 +104,26 @@ def fill_cache(folder: Path, image_root: str | Path, pictures: Sequence[str]) ->
     path_of = {os.path.relpath(picture, image_root): picture for picture in pictures}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        index = _read_index(folder)
+        index = _read_index(folder, rule)
         kept = [index[image] for image in path_of if image in index]
         _check_unchanged(folder, kept, path_of, os.path.realpath(image_root))
         _check_pixels(folder, kept)
         if len(kept) < len(path_of):
             with (folder / INDEX).open("ab") as lines:
                 _wait_for_lock(lines, folder)
-                index = _read_index(folder)  # another run may have added to it meanwhile
+                index = _read_index(folder, rule)  # another run may have added to it meanwhile
                 missing = {image: path for image, path in path_of.items() if image not in index}
-                _append(folder, lines, index, missing, os.path.realpath(image_root))
+                _append(folder, lines, index, missing, os.path.realpath(image_root), rule, skip_bad)
     except OSError as error:
         raise InputError(f"--cache {folder} cannot be written ({error.strerror}); free it or name another") from None
 
 
-def _read_index(folder: Path) -> dict[str, _Cached]:
+def _header(rule: PictureRule) -> dict[str, Any]:
+    """The index's first line: what the pixels are, and the rule that made them where it is not the usual one."""
+    return _HEADER if rule == USUAL else _HEADER | {"deep_pictures": rule.deep, "bands": rule.bands and [*rule.bands]}
+
+
+def _read_index(folder: Path, rule: PictureRule) -> dict[str, _Cached]:
     """The whole lines of the index, by picture; a last line cut short is none."""
     file = folder / INDEX
     if not file.exists():
@@ -119,8 +133,13 @@ def _read_index(folder: Path) -> dict[str, _Cached]:
     check_regular(file)
     lines = file.read_bytes().split(b"\n")[:-1]
     try:
-        if lines and json.loads(lines[0]) != _HEADER:
+        header = json.loads(lines[0]) if lines else _header(rule)
+        if not isinstance(header, dict) or {key: header.get(key) for key in _HEADER} != _HEADER:
             raise ValueError
+        if header != _header(rule):
+            raise InputError(
+                f"--cache {folder} was made with other deep_pictures or bands than this config's: name another"
+            )
         cached = [_Cached(**json.loads(line)) for line in lines[1:]]
         texts, numbers = [entry[:2] for entry in cached], [entry[2:] for entry in cached]
         if not all(type(text) is str for entry in texts for text in entry):
@@ -182,24 +201,37 @@ def _wait_for_lock(lines: IO[bytes], folder: Path) -> None:
 
 
 def _append(
-    folder: Path, lines: IO[bytes], index: dict[str, _Cached], path_of: dict[str, str], image_root: str
+    folder: Path,
+    lines: IO[bytes],
+    index: dict[str, _Cached],
+    path_of: dict[str, str],
+    image_root: str,
+    rule: PictureRule,
+    skip_bad: bool,
 ) -> None:
     """Add pictures behind the last whole one."""
     if not path_of:
         return
-    needed = sum(_decoded_bytes(path) for path in progress(path_of.values(), len(path_of), "measuring pictures"))
+    needed = sum(
+        _decoded_bytes(path, rule, skip_bad) for path in progress(path_of.values(), len(path_of), "measuring pictures")
+    )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(f"--cache {folder} needs {_size(needed)} where {_size(free)} are free: name one elsewhere")
     say(f"decoding {len(path_of)} pictures into {folder}: {_size(needed)}, once")
-    _drop_cut_line(folder / INDEX, lines)
+    _drop_cut_line(folder / INDEX, lines, rule)
     end = max((entry.end for entry in index.values()), default=0)
     with (folder / PIXELS).open("ab") as pixels:
         pixels.truncate(end)
         for image, path in progress(path_of.items(), len(path_of), "decoding pictures"):
             found = os.stat(path)
             data = read_file(path)
-            picture = np.ascontiguousarray(decode_picture(data, path))
+            try:
+                picture = np.ascontiguousarray(decode_picture(data, path, *(() if rule == USUAL else (rule,))))
+            except InputError:
+                if not skip_bad:
+                    raise
+                continue
             height, width, _ = picture.shape
             source = found.st_size, found.st_mtime_ns, zlib.crc32(data)
             entry = _Cached(image, image_root, *source, height, width, end, zlib.crc32(picture.data))
@@ -210,22 +242,27 @@ def _append(
             end = entry.end
 
 
-def _drop_cut_line(file: Path, lines: IO[bytes]) -> None:
+def _drop_cut_line(file: Path, lines: IO[bytes], rule: PictureRule) -> None:
     """Leave the index at the end of a whole line, the first of which says what it is."""
     content = file.read_bytes()
     lines.truncate(content.rfind(b"\n") + 1)
     if b"\n" not in content:
-        lines.write(json.dumps(_HEADER).encode() + b"\n")
+        lines.write(json.dumps(_header(rule)).encode() + b"\n")
         lines.flush()
 
 
-def _decoded_bytes(path: str) -> int:
+def _decoded_bytes(path: str, rule: PictureRule, skip_bad: bool) -> int:
     """How large a picture will be, from its file's header alone."""
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             return 3 * image.width * image.height
     except Exception:
-        return load_picture(path).nbytes  # says in one line what is wrong with it
+        try:
+            return load_picture(path, rule).nbytes  # says in one line what is wrong with it
+        except InputError:
+            if not skip_bad:
+                raise
+            return 0
 
 
 def _size(count: int) -> str:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from dataset.annotations import read_evaluation, read_train
 from dataset.loaders import SeededDataset, TrainLoader, seeded, seeded_loader
-from dataset.pictures import SUFFIXES, has_picture_suffix, load_picture
+from dataset.picture_names import SUFFIXES, has_picture_suffix, left_out
+from dataset.pictures import USUAL, PictureRule, load_picture
 from dataset.transforms import Transform
 from utils.errors import InputError, listed
 from utils.files import read_json
+from utils.logs import say
 from utils.prior_config import PriorConfig
 
 SPLITS = ("train", "val", "test")
@@ -108,6 +110,9 @@ def _pictures_of(folder: Path) -> ClassPictures:
         one.name: [os.fspath(file) for file in _inside(one) if has_picture_suffix(file) and file.is_file()]
         for one in classes
     }
+    files = (file for one in classes for file in _inside(one) if file.is_file())
+    if line := left_out(files):
+        say(f"{folder}: {line}")
     empty = [one for one in classes if not pictures[one.name]]
     if empty:
         inner = f"; it holds folders: is class_folders={empty[0]} meant?" if _subfolders(empty[0]) else ""
@@ -227,9 +232,8 @@ def _scene_set(
 class _TrainPictures(SeededDataset):
     """The seed decides the picture's augmentation."""
 
-    def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform) -> None:
-        self.pictures = pictures
-        self.transform = transform
+    def __init__(self, pictures: Sequence[LabelledPicture], transform: Transform, rule: PictureRule) -> None:
+        self.pictures, self.transform, self.rule = pictures, transform, rule
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -237,13 +241,15 @@ class _TrainPictures(SeededDataset):
     def __getitem__(self, index_and_seed: tuple[int, int]) -> SceneBatch:
         index, seed = index_and_seed
         with seeded(seed):
-            image = self.transform(load_picture(self.pictures[index].image))
+            image = self.transform(load_picture(self.pictures[index].image, self.rule))
         return SceneBatch(image, torch.tensor(self.pictures[index].label), torch.tensor(index))
 
 
-def scene_train_loader(pictures: Sequence[LabelledPicture], *, transform: Transform, **options: Any) -> TrainLoader:
+def scene_train_loader(
+    pictures: Sequence[LabelledPicture], *, transform: Transform, rule: PictureRule = USUAL, **options: Any
+) -> TrainLoader:
     """Loader of `SceneBatch`es of `batch_size` pictures a process; options: those of `seeded_loader`.
 
     Call `loader.set_epoch(e)` before each epoch.
     """
-    return seeded_loader(_TrainPictures(pictures, transform), **options)
+    return seeded_loader(_TrainPictures(pictures, transform, rule), **options)

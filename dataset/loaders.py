@@ -221,14 +221,18 @@ def train_loader(
     max_length: int,
     captions_per_image: int = 1,
     load: Load = load_picture,
+    skip_bad: bool = False,
     **options: Any,
 ) -> TrainLoader:
     """Loader of `TrainBatch`es of `batch_size` pictures a process.
 
-    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens. options: those of
-    `seeded_loader`.
+    Call `loader.set_epoch(e)` before each epoch. Captions are cut at `max_length` tokens. skip_bad: take
+    others in place of pictures that cannot be read. options: those of `seeded_loader`.
     """
-    dataset = TrainDataset(records, transform, captions_per_image=captions_per_image, load=load)
+    kind = TrainDataset
+    if skip_bad:
+        from dataset.skipping import SkippingDataset as kind
+    dataset = kind(records, transform, captions_per_image=captions_per_image, load=load)
     return seeded_loader(dataset, collate_fn=TrainCollate(tokenizer, max_length), **options)
 
 

@@ -1,36 +1,37 @@
-"""Picture files: which files are pictures by their names, and their pixels, uint8 `[H, W, 3]`."""
+"""Picture files: their pixels, uint8 `[H, W, 3]`."""
 
 import io
 import struct
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from utils.errors import InputError, reason
 from utils.files import PICTURE_BYTES, PICTURE_FORMATS, read_bytes
 
-SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "jp2", "gif")
-
-_JPEG_2000_HEAD = 65536  # bytes in which the size and depth of a JPEG 2000 stand
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
-_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
 
 
-def has_picture_suffix(file: str | Path) -> bool:
-    """Whether a file is named as a picture, in upper or lower case."""
-    return suffix(file) in SUFFIXES
+class PictureRule(NamedTuple):
+    """What is made of pictures that are not three channels of 8 bits (`dataset/deep_pictures.py`)."""
+
+    deep: str = "refuse"  # more than 8 bits a channel: refuse, minmax, percentile LOW-HIGH, divide NUMBER
+    bands: tuple[int, ...] | None = None  # the three to take, counted from 1; None: the first three
 
 
-def suffix(file: str | Path) -> str:
-    """A file's suffix in lower case, without the dot."""
-    return Path(file).suffix.lower()[1:]
+USUAL = PictureRule()
 
 
-def load_picture(path: str | Path) -> ndarray:
+def load_picture(path: str | Path, rule: PictureRule = USUAL) -> ndarray:
     """The RGB picture at `path`, uint8 `[H, W, 3]`; `InputError` naming the file where it cannot be read."""
-    return decode_picture(read_file(path), path)
+    return decode_picture(read_file(path), path, rule)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -41,9 +42,9 @@ def read_file(path: str | Path) -> bytes:
         raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
 
 
-def decode_picture(data: bytes, name: str | Path) -> ndarray:
+def decode_picture(data: bytes, name: str | Path, rule: PictureRule = USUAL) -> ndarray:
     """The RGB picture that a file holds, uint8 `[H, W, 3]`; `InputError` naming it where it cannot be read."""
-    if _is_usual_jpeg(data):
+    if rule.bands is None and _is_usual_jpeg(data):
         import torch  # here, since what only asks for names and suffixes need not wait seconds for it
         from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -53,22 +54,37 @@ def decode_picture(data: bytes, name: str | Path) -> ndarray:
         except RuntimeError:
             pass  # damaged: Pillow is the judge
     try:
-        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-            return rgb_pixels(image, name)
+        with warnings.catch_warnings(action="ignore"), opened(io.BytesIO(data), name, rule) as image:
+            if rule.bands is None and not is_deep(image):
+                return np.array(upright_rgb(image))
+            image.load()  # whether it is whole
     except InputError:
         raise
     except Exception as error:  # a file of another kind, or a damaged one, raises nearly anything
-        raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
+        if rule == USUAL or not isinstance(error, UnidentifiedImageError):  # Pillow knows no 16-bit TIFF of many bands
+            raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
+    from dataset.deep_pictures import decode_deep  # brings a reader of TIFF, for those who have such
+
+    return decode_deep(data, str(name), rule)
 
 
 def rgb_pixels(image: Image.Image, name: str | Path) -> ndarray:
     """An opened picture's pixels, upright, uint8 `[H, W, 3]`; `InputError` naming it where it is deep or damaged."""
     if is_deep(image):
-        raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
+        raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits, or give its file")
     try:
         return np.array(upright_rgb(image))
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
         raise InputError(f"cannot read the picture {name}: {reason(error)}") from None
+
+
+def opened(file: str | io.BytesIO, name: str | Path, rule: PictureRule) -> ImageFile:
+    """An opened picture, none of it decoded; `InputError` where the rule refuses its depth."""
+    image = Image.open(file, formats=PICTURE_FORMATS)
+    if rule.deep == "refuse" and is_deep(image):
+        image.close()
+        raise InputError(f"{name} has more than 8 bits a channel: convert it to 8 bits, or set deep_pictures")
+    return image
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -80,15 +96,11 @@ def is_deep(image: Image.Image) -> bool:
     """Whether an opened picture has more than 8 bits a channel, which Pillow clips to white or cuts to almost black."""
     if image.mode.startswith(("I", "F")):
         return True
-    # Pillow gives a colour file of 16 bits the mode RGB.
-    tile, file = getattr(image, "tile", None), getattr(image, "fp", None)
-    if image.format == "JPEG2000" and file:
-        position = file.tell()
-        file.seek(0)
-        head = file.read(_JPEG_2000_HEAD)
-        file.seek(position)
-        siz = head.find(b"\xff\x4f\xff\x51")  # the codestream's first two markers; a component's depth is 42 bytes on
-        return siz >= 0 and len(head) > siz + 42 and (head[siz + 42] & 0x7F) + 1 > 8
+    if isinstance(image, Jpeg2KImageFile) and image.fp:  # of which Pillow tells no depth
+        from dataset.deep_pictures import jpeg2000_bits
+
+        return jpeg2000_bits(image) > 8
+    tile = getattr(image, "tile", None)  # Pillow gives a 16-bit RGB file the mode RGB
     return ";16" in str(tile[0].args) if tile else False
 
 
@@ -104,6 +116,6 @@ def _is_usual_jpeg(data: bytes) -> bool:
         marker, length = struct.unpack_from(">BH", data, position + 1)
         if marker in _JPEG_FRAMES:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
-            return bits == 8 and channels == 3 and height * width <= _MOST_PIXELS
+            return bits == 8 and channels == 3 and height * width <= MOST_PIXELS
         position += 2 + length
     return False

@@ -9,6 +9,7 @@ on seed, epoch and the number of processes alone; which of them share a batch, o
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,8 +23,10 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dataset.annotations import TrainRecord
 from dataset.loaders import TrainCollate, TrainItem, TrainLoader, draw_item
-from dataset.pictures import SUFFIXES, decode_picture
+from dataset.picture_names import SUFFIXES
+from dataset.pictures import USUAL, PictureRule, decode_picture
 from dataset.shards import Shard, sample_records
+from dataset.skipping import TRIES, shared_flags
 from dataset.transforms import Transform
 from utils.errors import InputError
 
@@ -60,8 +63,12 @@ class ShardDataset(IterableDataset):
         rank: int,
         world_size: int,
         labels_required: bool,
+        rule: PictureRule = USUAL,
+        skip_bad: bool = False,
     ) -> None:
-        self.shards, self.transform, self.labels_required = shards, transform, labels_required
+        """skip_bad: take the next readable item twice in place of one whose picture cannot be read."""
+        self.shards, self.transform, self.labels_required, self.rule = shards, transform, labels_required, rule
+        self.bad = shared_flags(sum(shard.pictures for shard in shards)) if skip_bad else None
         self.batch_size, self.captions_per_image, self.seed = batch_size, captions_per_image, seed
         self.sizes = [shard.captions if captions_per_image == 1 else shard.pictures for shard in shards]  # items
         self.share = sum(self.sizes) // world_size
@@ -84,8 +91,23 @@ class ShardDataset(IterableDataset):
         encoded = (item for span in self._spans(epoch, first, last) for item in self._items(span, epoch))
         held = _SHUFFLED_PICTURES * sum(self.sizes) // sum(shard.pictures for shard in self.shards)
         generator = random.Random(f"{self.seed} {epoch} {first}")
+        owed, last_item = 0, None  # how many items could not be read since the last that could
         for group, picture, seed in shuffle(held, initial=held, rng=generator)(encoded):
-            yield draw_item(group, self.captions_per_image, seed, partial(self._picture, picture, group[0].image))
+            try:
+                read = partial(self._picture, picture, group[0].image)
+                item = draw_item(group, self.captions_per_image, seed, read)
+            except InputError:
+                owed += 1
+                if self.bad is None or owed == TRIES:
+                    raise
+                self.bad[group[0].image_id] = True
+                continue
+            yield from [item] * (1 + owed)
+            last_item, owed = item, 0
+        if owed:
+            if last_item is None:
+                raise InputError(f"no picture of {self.shards[0].file} and the shards after it can be read")
+            yield from [last_item] * owed
 
     def _spans(self, epoch: int, first: int, last: int) -> Iterator[_Span]:
         """What the positions `first` to `last - 1` of the epoch's sequence are."""
@@ -113,10 +135,12 @@ class ShardDataset(IterableDataset):
         for number, sample in enumerate(_samples(span.shard.file)):
             name = f"{span.shard.file}/{sample['__key__']}"
             suffix = next((suffix for suffix in SUFFIXES if suffix in sample), None)
-            if suffix is None or "json" not in sample:
+            if suffix is None or not {"json", "txt"} & sample.keys():
                 raise InputError(f"{name} lacks its picture or its JSON: write the shards anew")
             image_id = span.shard.first_picture + number
-            records = sample_records(sample["json"], name, image_id, labels_required=self.labels_required)
+            records = sample_records(
+                sample.get("json"), name, image_id, labels_required=self.labels_required, text=sample.get("txt")
+            )
             for group in [[record] for record in records] if self.captions_per_image == 1 else [records]:
                 if span.first <= place < span.last:
                     yield _Encoded(group, sample[suffix], self._item_seed(epoch, image_id, place))
@@ -131,7 +155,12 @@ class ShardDataset(IterableDataset):
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
     def _picture(self, data: bytes, name: str) -> Tensor:
-        return self.transform(decode_picture(data, name))
+        return self.transform(decode_picture(data, name, self.rule))
+
+    def name_of(self, number: int) -> str:
+        """The picture that a flag of `bad` stands for, by its shard and its place in it."""
+        shard = self.shards[bisect_right([shard.first_picture for shard in self.shards], number) - 1]
+        return f"{shard.file} picture {number - shard.first_picture + 1}"
 
 
 def shard_loader(
@@ -142,6 +171,8 @@ def shard_loader(
     max_length: int,
     captions_per_image: int = 1,
     labels_required: bool,
+    rule: PictureRule = USUAL,
+    skip_bad: bool = False,
     batch_size: int,
     num_workers: int = 0,
     seed: int,
@@ -163,6 +194,8 @@ def shard_loader(
         rank=rank,
         world_size=world_size,
         labels_required=labels_required,
+        rule=rule,
+        skip_bad=skip_bad,
     )
     return TrainLoader(
         dataset,

@@ -7,6 +7,7 @@ it: `{"image", "image_id", "captions", "label", "label_name"}`. The launcher rea
 
 import json
 import re
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import NamedTuple
 
 from dataset.annotations import TrainRecord
 from dataset.captions import clean_caption
-from utils.errors import InputError
-from utils.files import read_json
+from dataset.picture_names import has_picture_suffix
+from utils.errors import InputError, reason
+from utils.files import read_json, write_whole
 from utils.typed import Count, WholeFromZero, read_value
 
 FORMAT = 1
-_PATTERN = re.compile(r"(?P<name>.+)-(?:\{(?P<first>[0-9]{1,9})\.\.(?P<last>[0-9]{1,9})\}|(?P<only>[0-9]{1,9}))\.tar")
+IMG2DATASET_INDEX = "shards.json"  # written next to shards that come without, `00000.tar`, `00001.tar`, ...
+_PATTERN = re.compile(
+    r"(?:(?P<name>.+)-|(?P<folder>.*/)?)"
+    r"(?:\{(?P<first>[0-9]{1,9})\.\.(?P<last>[0-9]{1,9})\}|(?P<only>[0-9]{1,9}))\.tar"
+)
 _MOST_SHARDS = 1_000_000
 
 
@@ -61,6 +67,8 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     known: set[Path] = set()
     for pattern in patterns:
         names, file_of_index = _names(pattern), index_of(pattern)
+        if _parts(pattern)["name"] is None and not file_of_index.exists():
+            _write_index_of(file_of_index, names)
         index = read_index(file_of_index)
         if labels_required and not index.labels:
             raise InputError(f"{file_of_index} has pictures without a label, which use_affil_loss needs")
@@ -85,7 +93,33 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
 
 def index_of(pattern: str) -> Path:
     """The index of the shards that a pattern names, which has their sizes."""
-    return Path(f"{_parts(pattern)['name']}.json")
+    found = _parts(pattern)
+    return Path(f"{found['name']}.json") if found["name"] else Path(found["folder"] or "", IMG2DATASET_INDEX)
+
+
+def _write_index_of(file: Path, names: Sequence[str]) -> None:
+    """Write the index that img2dataset's shards come without: members `.jpg`, `.txt` and `.json`, one caption each.
+
+    All shards of the folder are in it, so that it serves other patterns too. Only headers of members are read.
+    """
+    lines = []
+    for shard in sorted(path for path in file.parent.glob("*.tar") if path.stem.isdigit()):
+        try:
+            with tarfile.open(shard, "r:") as opened:
+                members = [Path(member.name) for member in opened if member.isfile()]
+        except (tarfile.TarError, OSError) as error:
+            raise InputError(f"cannot read the shard {shard}: {reason(error)}; copy or download it anew") from None
+        pictures = {member.with_suffix("") for member in members if has_picture_suffix(member)}
+        described = {member.with_suffix("") for member in members if member.suffix in (".txt", ".json")}
+        if not pictures or pictures - described:
+            first = min(map(str, pictures - described), default="none")
+            raise InputError(f"{shard} lacks captions, .txt or .json, of {len(pictures - described)} pictures: {first}")
+        sizes = {"pictures": len(pictures), "captions": len(pictures), "bytes": shard.stat().st_size}
+        lines.append({"file": shard.name, **sizes})
+    missing = sorted(set(names) - {str(line["file"]) for line in lines})
+    if missing:
+        raise InputError(f"{file.parent / missing[0]} is missing, {len(missing)} of {len(names)} shards are")
+    write_whole(file, json.dumps({"format": FORMAT, "labels": False, "shards": lines}, indent=1).encode())
 
 
 def _parts(pattern: str) -> re.Match[str]:
@@ -102,8 +136,8 @@ def _names(pattern: str) -> list[str]:
     numbers = range(int(first), int(found["only"] or found["last"]) + 1)
     if not 0 < len(numbers) <= _MOST_SHARDS:
         raise InputError(f"train_file {pattern!r} names {len(numbers)} shards; give 1 to {_MOST_SHARDS}")
-    name = Path(found["name"]).name
-    return [f"{name}-{number:0{len(first)}d}.tar" for number in numbers]
+    start = f"{Path(found['name']).name}-" if found["name"] else ""
+    return [f"{start}{number:0{len(first)}d}.tar" for number in numbers]
 
 
 def read_index(file: Path) -> ShardIndex:
@@ -119,13 +153,22 @@ def read_index(file: Path) -> ShardIndex:
     return index
 
 
-def sample_records(content: bytes, image: str, image_id: int, *, labels_required: bool) -> list[TrainRecord]:
-    """The records of one sample's JSON, with cleaned captions; `InputError` for what is not as it should be."""
+def sample_records(
+    content: bytes | None, image: str, image_id: int, *, labels_required: bool, text: bytes | None = None
+) -> list[TrainRecord]:
+    """The records of one sample's JSON, with cleaned captions; `InputError` for what is not as it should be.
+
+    text: the caption of a sample that img2dataset made, whose JSON says other things, or is not there.
+    """
     try:
-        values = json.loads(content)
+        values = json.loads(content) if content is not None else {}
+        if text is not None:
+            values = {"captions": [text.decode("utf-8-sig")]}
     except (ValueError, RecursionError):
         raise InputError(f"{image}: its JSON is damaged") from None
     values = values if isinstance(values, dict) else {}
+    if "captions" not in values and "caption" in values:
+        values["captions"] = [values["caption"]]
     captions, label, label_name = (values.get(key) for key in ("captions", "label", "label_name"))
     if not isinstance(captions, list) or not captions or not all(isinstance(caption, str) for caption in captions):
         raise InputError(f"{image}: its JSON has no list of captions")

@@ -9,6 +9,7 @@ scores = model.embed_images(["a.jpg", "b.jpg"]) @ model.embed_texts(["a lake bes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset.captions import clean_caption
 from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
-from dataset.pictures import load_picture, rgb_pixels
+from dataset.pictures import USUAL, PictureRule, load_picture, rgb_pixels
 from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
 from models.build import build_model
@@ -121,7 +122,8 @@ def load(checkpoint: str | Path, *, tokenizer: str | None = None, device: str = 
     model = build_model(config)
     load_released(model, read_checkpoint(weights))
     words = configured_tokenizer(config)
-    return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels_of)
+    pixels = partial(pixels_of, rule=picture_rule(config))
+    return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels)
 
 
 def _check_list(given: object, what: str) -> None:
@@ -137,12 +139,17 @@ def configured_tokenizer(config: Config, *, download: bool = False) -> PreTraine
     return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_config["vocab_size"])
 
 
-def pixels_of(picture: Picture) -> ndarray:
+def picture_rule(config: Config) -> PictureRule:
+    """What a config makes of pictures of 16 bits or many bands."""
+    return PictureRule(config.deep_pictures, config.bands)
+
+
+def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:
     """A picture file's, array's or PIL picture's pixels, uint8 `[H, W, 3]`."""
     if isinstance(picture, Image.Image):
         return rgb_pixels(picture, "a picture")
     if isinstance(picture, str | Path):
-        return load_picture(picture)
+        return load_picture(picture, rule)
     if not isinstance(picture, ndarray):
         raise InputError(f"a picture is a {type(picture).__name__}; give a file, a uint8 array or a PIL picture")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:

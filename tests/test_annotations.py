@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dataset import annotations
-from dataset.annotations import EvaluationSet, TrainRecord, pictures_in_both, read_evaluation, read_train
+from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
+from dataset.start_checks import pictures_in_both
 from utils.errors import InputError
 
 

@@ -111,7 +111,7 @@ def test_a_drawn_split_does_not_depend_on_the_order_of_the_rows():
     ("lines", "problem"),
     [
         (["image,text", "a.jpg,x"], "has no column caption: its first row is 'image,text'"),
-        (["image;caption", "a.jpg;x"], "has no column image and caption"),
+        (["image|caption", "a.jpg|x"], "has no column image and caption"),
         (["image,caption,image", "a.jpg,x,y"], "has the column image twice"),
         ([HEADER, *ROWS, "d.jpg,x,pond,dev"], "a split is one of train, val, test: 1 problem: row 7 has 'dev'"),
         ([HEADER, *ROWS, "d.jpg,x,pond,"], "row 7 has no split, others have one"),

@@ -7,7 +7,8 @@ import torch
 from PIL import Image, ImageOps
 
 from dataset.cache import PictureCache
-from dataset.pictures import SUFFIXES, load_picture
+from dataset.picture_names import SUFFIXES
+from dataset.pictures import load_picture
 from models.embedder import pixels_of
 from utils.errors import InputError
 from utils.examples import draw_examples

@@ -93,6 +93,9 @@ class Config:
     image_root: str
     train_image_roots: tuple[str, ...] | None = None  # a folder a training file; null: image_root for all
     image_id: Literal["as_given", "by_path"] = "as_given"  # what tells pictures apart in the training files
+    deep_pictures: str = "refuse"  # more than 8 bits a channel: refuse, minmax, percentile LOW-HIGH, divide NUMBER
+    bands: tuple[Count, ...] | None = None  # the three to read as red, green and blue, from 1; null: the first three
+    on_bad_picture: Literal["stop", "skip"] = "stop"  # a training picture that cannot be read
     scenes: ScenesConfig | None = None
     image_res: Width = 224
     max_tokens: Count = 47

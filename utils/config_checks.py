@@ -42,6 +42,10 @@ def impossible(c: Config) -> list[str]:
         problems.append("is_baseline and use_tel exclude each other; set one of them to False")
     if (c.has_vir or c.has_lca or c.use_tel) and c.embed_dim % c.head:
         problems.append(f"'head' {c.head} does not divide 'embed_dim' {c.embed_dim}; choose heads that do")
+    if c.deep_pictures != "refuse" or c.bands:
+        from utils.picture_rule import impossible_rule
+
+        problems += impossible_rule(c.deep_pictures, c.bands)
     return problems + _impossible_text(c) + _impossible_pictures(c)
 
 

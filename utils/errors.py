@@ -1,6 +1,8 @@
 """What the user gave is wrong: one line that says what, where and what to do, and a non-zero exit."""
 
+import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +22,8 @@ def listed(problems: list[str], shown: int = 5) -> str:
 
 def reason(error: Exception) -> str:
     """What a library raised, kind and message, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    said = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")  # without addresses in memory
+    return " ".join(said.split())
 
 
 def shown(value: object, most: int = 40) -> str:
@@ -48,6 +51,9 @@ def _line_of(error: Exception) -> str | None:
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: an `InputError`, or a machine that fails, is one `error:` line and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character must not end the work
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from utils.config import OptimizerConfig, SchedularConfig, usual_normalisation
 from utils.errors import InputError, listed
+from utils.picture_rule import impossible_rule
 from utils.typed import Bounds, Count, FewOrNone, Share, Width, read_fields, read_overridden
 
 
@@ -33,6 +34,8 @@ class PriorConfig:
     batch_size_test: Count = 128
     randaugment_ops: FewOrNone = 2
     quarter_turns: bool = False
+    deep_pictures: str = "refuse"
+    bands: tuple[Count, ...] | None = None
     num_workers: FewOrNone = 4
 
     # The classifier and its start (null: random weights)
@@ -56,7 +59,8 @@ class PriorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, JSON and start files."""
-        return asdict(self) | {"train_file": list(self.train_file) if self.train_file else None}
+        lists = {"train_file": self.train_file, "bands": self.bands}
+        return asdict(self) | {key: list(value) if value else None for key, value in lists.items()}
 
 
 def prior_config_from_file(file: str | Path, overrides: list[str] | None = None) -> PriorConfig:
@@ -89,7 +93,7 @@ def prior_config_from_dict(values: Mapping[str, Any]) -> PriorConfig:
 
 def _impossible(c: PriorConfig) -> list[str]:
     """Choices that cannot work together, found without opening a file."""
-    problems = []
+    problems = impossible_rule(c.deep_pictures, c.bands)
     if bool(c.class_folders) == bool(c.train_file):
         problems.append("the pictures come from 'class_folders' or from 'train_file'; give one of them")
     elif c.train_file and not (all(c.train_file) and c.image_root):

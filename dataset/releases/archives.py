@@ -37,7 +37,7 @@ def release_folder(release: Path, output_dir: Path) -> Iterator[Path]:
     and an `InputError` then names the archive instead. Raises `InputError` for what is neither, and for an archive
     that is damaged, too large for the disk, or holds links, names that lead out of it, or nothing but an archive.
     """
-    if os.path.isdir(release) or release.suffix.lower() in (".csv", ".jsonl"):
+    if os.path.isdir(release) or release.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
         yield release
         return
     checksum = file_checksum(release)
@@ -80,7 +80,7 @@ def _unpack(archive: Path, place: Path, checksum: str) -> None:
             if isinstance(opened, tarfile.TarFile):
                 opened.extractall(temporary, filter="data")
             else:
-                opened.extractall(temporary)
+                opened.extractall(temporary, members=opened.infolist())  # by the names that were checked
         shutil.rmtree(temporary / _SHADOWS, ignore_errors=True)
         files = {file.relative_to(temporary).as_posix(): _size(file) for file in temporary.rglob("*") if file.is_file()}
         (temporary / _MARKER).write_text(json.dumps({"sha256": checksum, "files": files}), encoding="utf-8")
@@ -111,7 +111,11 @@ def _size(file: Path) -> int | None:
 
 def _opened(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
     if zipfile.is_zipfile(archive):
-        return zipfile.ZipFile(archive)
+        opened = zipfile.ZipFile(archive)
+        if not any("/" in info.filename for info in opened.infolist()):
+            for info in opened.infolist():  # some programs on Windows write its own separator
+                info.filename = info.filename.replace("\\", "/")
+        return opened
     try:
         return tarfile.open(archive)  # whatever its compression
     except tarfile.TarError:

@@ -3,13 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataset.captions import clean_caption
 from dataset.releases.listing import SPLITS, ListedPicture
 from dataset.releases.picture_check import UPRIGHT, PictureCheck
 from utils.errors import InputError
 from utils.files import leads_outside
+
+if TYPE_CHECKING:  # it brings transformers, seconds that only --vocabulary is worth
+    from dataset.vocabulary import Vocabulary
 
 MAX_WORDS = 30
 CAPTIONS_PER_PICTURE = 5
@@ -65,7 +68,8 @@ KINDS = {
     ),
     "captions_characters": Kind(
         "Captions with characters outside the vocabulary",
-        "Kept. Counted are the characters left after cleaning that are not ASCII: an English vocabulary may lack them.",
+        "Kept. Counted are the words that the folder of --vocabulary does not know; without one, the characters left "
+        "after cleaning that are not ASCII: an English vocabulary may lack them.",
     ),
     "captions_few": Kind(f"Pictures with fewer than {CAPTIONS_PER_PICTURE} captions", "Kept with the captions it has."),
     "classes_of_one": Kind(
@@ -110,7 +114,7 @@ def with_files(pictures: Sequence[ListedPicture], defects: Defects) -> list[List
     seen: set[str] = set()
     for picture in pictures:
         name = picture.name
-        if leads_outside(name):
+        if not picture.found and leads_outside(name):
             defects.add("names_outside", Finding(name, name))
         elif picture.file in seen:
             defects.add("names_repeated", Finding(name, f"again, in the split {picture.split}"))
@@ -155,8 +159,13 @@ def readable(
     return kept
 
 
-def with_captions(pictures: Sequence[ListedPicture], defects: Defects) -> list[ListedPicture]:
-    """The pictures that have a caption with a word, captions without one replaced."""
+def with_captions(
+    pictures: Sequence[ListedPicture], defects: Defects, vocabulary: "Vocabulary | None" = None
+) -> list[ListedPicture]:
+    """The pictures that have a caption with a word, captions without one replaced.
+
+    vocabulary: that of the text encoder; without one, what is not ASCII counts as unknown to it.
+    """
     kept = []
     for picture in pictures:
         file, cleaned = picture.file, [_words(raw) for raw in picture.captions]
@@ -172,12 +181,12 @@ def with_captions(pictures: Sequence[ListedPicture], defects: Defects) -> list[L
                 detail = f"{raw!r:.80} became {first!r:.200}"
                 defects.add("captions_empty", Finding(file, detail, number))
             captions.append(raw if words else first)
-        _check_words(file, cleaned, defects)
+        _check_words(file, cleaned, defects, vocabulary)
         kept.append(picture._replace(captions=tuple(captions)))
     return kept
 
 
-def _check_words(file: str, cleaned: Sequence[list[str]], defects: Defects) -> None:
+def _check_words(file: str, cleaned: Sequence[list[str]], defects: Defects, vocabulary: "Vocabulary | None") -> None:
     """Note what is odd in the words of a picture's captions."""
     seen: list[str] = []
     for number, words in enumerate(cleaned, 1):
@@ -191,9 +200,13 @@ def _check_words(file: str, cleaned: Sequence[list[str]], defects: Defects) -> N
         if len(words) > MAX_WORDS:
             detail = f"{len(words)} words, without: {' '.join(words[MAX_WORDS:])}"
             defects.add("captions_cut", Finding(file, detail, number, weight=len(words)))
-        odd = sorted({sign for word in words for sign in word if not sign.isascii()})
-        if odd:
+        if vocabulary:
+            odd = vocabulary.unknown_words(words)
+            named = ", ".join(odd)
+        else:
+            odd = sorted({sign for word in words for sign in word if not sign.isascii()})
             named = ", ".join(f"{sign} (U+{ord(sign):04X})" for sign in odd)
+        if odd:
             defects.add("captions_characters", Finding(file, f"{named} in: {text}", number, weight=len(odd)))
 
 

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
 import random
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +17,8 @@ from utils.errors import InputError, listed
 from utils.files import read_text
 
 SEED = 42
-TABLES = (".csv", ".jsonl")
+TABLES = (".csv", ".tsv", ".jsonl")
+_DELIMITERS = (",", ";", "\t")  # that of which the first row has most
 _NEEDED, _OPTIONAL = ("image", "caption"), ("label", "split")
 
 
@@ -26,17 +30,21 @@ class _Row(NamedTuple):
     split: str | None
 
 
-def read_folder_set(release: Path, seed: int | None) -> Listing:
+def read_folder_set(release: Path, seed: int | None, columns: Mapping[str, str] | None = None) -> Listing:
     """The table in a folder (or the table named) and the pictures it names, relative to the table's folder.
 
-    Several rows with one image are its captions. Where no row has a split, `seed` (None: 42) draws one: a tenth of
+    Several rows with one image are its captions, and so are several columns `caption`, `caption_1`, `caption_2` of one
+    row. columns: the table's own names for image, caption, label and split, where they are others.
+
+    Where no row has a split, `seed` (None: 42) draws one: a tenth of
     the pictures each for val and test, a picture with all its captions in one split. It is drawn among the pictures
     that are found; the missing ones, which are left out later, count as train.
 
     Raises InputError naming the rows that are wrong.
     """
     table = _table(release)
-    rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _json_rows(table)
+    named = {name: (columns or {}).get(name, name) for name in (*_NEEDED, *_OPTIONAL)}
+    rows = _json_rows(table, named) if table.suffix.lower() == ".jsonl" else _csv_rows(table, named)
     pictures = _pictures(table, rows)
     to_draw = rows[0].split is None  # as in all rows, then
     if seed is not None and not to_draw:
@@ -48,7 +56,8 @@ def read_folder_set(release: Path, seed: int | None) -> Listing:
     for image, (first, *more) in pictures.items():
         captions = (first.caption, *(row.caption for row in more))
         file, split = files[image], first.split or drawn.get(image, "train")
-        listing.append(ListedPicture(image, file or image, file is not None, split, captions, first.label))
+        name = file if file and os.path.isabs(image) else image
+        listing.append(ListedPicture(name, file or image, file is not None, split, captions, first.label))
     return Listing(table.parent, listing, [table])
 
 
@@ -87,30 +96,51 @@ def _table(release: Path) -> Path:
     return tables[0]
 
 
-def _csv_rows(table: Path) -> list[_Row]:
-    reader = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
+def _csv_rows(table: Path, named: Mapping[str, str]) -> list[_Row]:
+    text = read_text(table)
+    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    lines, number, begin = [], 0, 1
     try:
-        lines = [(number, line) for number, line in enumerate(reader, 1) if line]
+        for number, line in enumerate(reader, 1):
+            if line:
+                lines.append((number, line))
+            begin = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{table} line {reader.line_num} is not CSV: {error}") from None
+        unclosed = "a quote that opens in this row is not closed, or closed before its field ends: "
+        raise InputError(f"{table} line {begin} (row {number + 1}) is not CSV: {unclosed}{error}") from None
     if not lines:
         raise InputError(f"{table} is empty: its first row must name the columns image and caption")
     header = [name.strip().lower() for name in lines[0][1]]
-    missing = [name for name in _NEEDED if name not in header]
-    twice = sorted({name for name in header if header.count(name) > 1 and name in (*_NEEDED, *_OPTIONAL)})
+    column = {name: named[name].lower() for name in named}
+    captions = [at for at, name in enumerate(header) if _is_caption(name, column["caption"])]
+    missing = [named[name] for name in _NEEDED if column[name] not in header and not (name == "caption" and captions)]
+    twice = sorted({name for name in column.values() if header.count(name) > 1} - {column["caption"]})
     if missing or twice:
         wrong = f"has no column {' and '.join(missing)}" if missing else f"has the column {twice[0]} twice"
-        raise InputError(f"{table} {wrong}: its first row is {','.join(lines[0][1])!r:.80}")
+        hint = "; say with --columns image=NAME,caption=NAME which they are" if missing else ""
+        raise InputError(f"{table} {wrong}: its first row is {delimiter.join(lines[0][1])!r:.80}{hint}")
     uneven = [number for number, line in lines if len(line) != len(header)]
     if uneven:
         raise InputError(
             f"{table}: {_rows(uneven)} not {len(header)} fields as the first row has "
             "(a caption with a comma must stand in quotes)"
         )
-    return [_row(number, dict(zip(header, line, strict=True))) for number, line in lines[1:]]
+    rows = []
+    for number, line in lines[1:]:
+        values = {name: line[header.index(column[name])] for name in column if column[name] in header}
+        # Of several columns, a row may leave some empty; one column is one caption, whatever it holds.
+        given = [line[at] for at in captions if len(captions) == 1 or line[at].strip()] or [""]
+        rows += [_row(number, values | {"caption": caption}) for caption in given]
+    return rows
 
 
-def _json_rows(table: Path) -> list[_Row]:
+def _is_caption(header: str, name: str) -> bool:
+    """Whether a column holds captions: `caption`, or one of `caption1`, `caption_2`, `caption 3`."""
+    return re.fullmatch(rf"{re.escape(name)}(?:[ _-]?[0-9]+)?", header) is not None
+
+
+def _json_rows(table: Path, named: Mapping[str, str]) -> list[_Row]:
     rows, problems = [], []
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
@@ -122,6 +152,7 @@ def _json_rows(table: Path) -> list[_Row]:
         if not isinstance(values, dict):
             problems.append(f"row {number} is not a JSON object")
             continue
+        values = values | {name: values[other] for name, other in named.items() if other in values}
         if isinstance(values.get("label"), int) and not isinstance(values["label"], bool):
             values["label"] = str(values["label"])
         wrong = [name for name in _NEEDED if not isinstance(values.get(name), str)]
@@ -175,3 +206,16 @@ def _rows(numbers: list[int], shown: int = 5) -> str:
         return f"row {numbers[0]} has"
     more = " and more" if len(numbers) > shown else ""
     return f"{len(numbers)} rows ({', '.join(map(str, numbers[:shown]))}{more}) have"
+
+
+def unlisted(listing: Listing) -> str | None:
+    """A line that counts the files that no row names, by suffix; None where there are none."""
+    named = {picture.file for picture in listing.pictures} | {source.name for source in listing.sources}
+    files = {
+        path.relative_to(listing.image_root).as_posix() for path in listing.image_root.rglob("*") if path.is_file()
+    }
+    counts = Counter(Path(file).suffix.lower() or "without suffix" for file in files - named)
+    if not counts:
+        return None
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(8))
+    return f"the table names none of {sum(counts.values())} files ({kinds}): left out"

@@ -3,8 +3,8 @@
 import hashlib
 import io
 import logging
-import re
 import stat
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +52,8 @@ def check_picture(path: Path) -> PictureCheck:
         return PictureCheck("", unreadable=error.strerror or reason(error))
     checksum = hashlib.sha256(content).hexdigest()
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as image:
+        opened = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+        with warnings.catch_warnings(action="ignore"), opened as image:
             form, deep = _form(image)
             if deep:
                 return PictureCheck(checksum, image.size, form, deep=True)
@@ -60,8 +61,7 @@ def check_picture(path: Path) -> PictureCheck:
             orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
             return PictureCheck(checksum, rgb.size, form, orientation=orientation, hashes=turned_hashes(rgb))
     except Exception as error:  # a decoder fed with a damaged file raises nearly anything
-        detail = re.sub(r" ?<_io\.BytesIO[^>]*>", "", reason(error))  # without the address of a buffer
-        return PictureCheck(checksum, unreadable=detail)
+        return PictureCheck(checksum, unreadable=reason(error))
 
 
 def _form(image: ImageFile) -> tuple[str, bool]:

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import NoReturn
 
+from dataset.annotations import inside_root
 from utils.errors import InputError
 from utils.files import leads_outside
 
@@ -28,9 +29,9 @@ class PictureIndex:
 
         Raises `InputError` for a name that stands for a folder, a pipe or a device.
         """
+        name = inside_root(name, self.root)
         if leads_outside(name):
             return None
-        name = os.path.normpath(name)
         found = self._files.get(_folded(name), [])
         path = os.path.join(self.root, name)
         if name in found or os.path.isfile(path):  # the second: below a linked folder

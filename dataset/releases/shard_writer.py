@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset.annotations import PictureFolder
 from dataset.captions import clean_caption
-from dataset.pictures import SUFFIXES, has_picture_suffix, suffix
+from dataset.picture_names import SUFFIXES, has_picture_suffix, suffix
 from dataset.shards import FORMAT, read_index
 from utils.errors import InputError, listed
 
