@@ -188,7 +188,8 @@ def check_experiment(args: argparse.Namespace, config: Path, count: int) -> None
         if file and not Path(file).is_file():
             raise InputError(f"--{of_weights}: no file {file} (looked in {Path.cwd()})")
     check_unlocked(Path(args.output_dir))
-    check_output(Path(args.output_dir), resume=args.resume, overwrite=args.overwrite, evaluate=args.evaluate)
+    asked = {"resume": args.resume, "overwrite": args.overwrite, "evaluate": args.evaluate}
+    check_output(Path(args.output_dir), **asked)
     preflight(config, args, count)
     if args.node_rank == 0:  # the other machines see by this folder whether they share the disk
         open_output(Path(args.output_dir))

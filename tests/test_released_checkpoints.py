@@ -103,6 +103,22 @@ def test_a_config_given_and_overrides_win_over_the_folders(monkeypatch, publishe
         evaluate_here(monkeypatch, tmp_path / "unfit", *folder, "--override", "cycle_num=1")
 
 
+def test_keys_of_other_programs_in_a_checkpoints_config_are_one_warning(monkeypatch, capsys, published, tmp_path):
+    shutil.copytree(published / "full", tmp_path / "full")
+    with (tmp_path / "full/config.yaml").open("a") as config:
+        config.write("indistinct_margin: 0.1\nschedular: {epochs: 50, num_training_steps: 900}\n")
+    evaluate_here(monkeypatch, tmp_path / "out", "--checkpoint", str(tmp_path / "full"))
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 1 and "left aside: indistinct_margin, schedular.num_training_steps" in warned[0]
+    with pytest.raises(InputError, match="unknown key 'indistinct_margin'"):
+        evaluate_here(
+            monkeypatch, tmp_path / "o", "--checkpoint", str(tmp_path / "full"), "--override", "indistinct_margin=1"
+        )
+    shutil.copy(tmp_path / "full/config.yaml", tmp_path / "mine.yaml")  # a config of one's own is read strictly
+    with pytest.raises(InputError, match="unknown key"):
+        config_from_file(tmp_path / "mine.yaml")
+
+
 def test_training_still_needs_a_config(monkeypatch, published, tmp_path):
     given = ["Retrieval.py", "--output_dir", str(tmp_path), "--checkpoint", str(published / "full")]
     monkeypatch.setattr(sys, "argv", given)

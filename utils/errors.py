@@ -49,6 +49,13 @@ def _line_of(error: Exception) -> str | None:
     return way_out(error)
 
 
+def warn(text: str) -> None:
+    """Print a warning once: from the launcher, or from process 0 where nothing launched it."""
+    launched = any(name.startswith("PIR_RUN") for name in os.environ)  # by run.py, which has printed it
+    if not launched and os.environ.get("RANK", "0") == "0":
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: an `InputError`, or a machine that fails, is one `error:` line and status 2."""
     for stream in (sys.stdout, sys.stderr):
