@@ -65,10 +65,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # who reads our output, `head` say, has seen enough
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter's last flush reports it again
+    except BrokenPipeError:  # who reads our output, `head` say, has seen enough: the last flush must not report it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         try:
