@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -211,6 +212,24 @@ def test_a_signal_ends_every_run_and_what_it_started(planned, number, code):
     pids = [pid for run in runs[:2] for pid in (run.folder / "pids").read_text().split()]
     assert len(pids) == 4 and not any(alive(pid) for pid in pids)
     assert not runs[2].folder.exists()
+
+
+def test_when_a_study_is_killed_its_runs_and_what_they_started_end(planned):
+    runs = planned("long_a", "never")
+    study = multiprocessing.get_context("fork").Process(target=run_queue, args=(runs, [Place("cpu")]))
+    study.start()
+    pids, file = [], runs[0].folder / "pids"
+    deadline = time.monotonic() + 20
+    while len(pids) < 2 and time.monotonic() < deadline:
+        pids = file.read_text().split() if file.exists() else []
+        time.sleep(0.05)
+    assert len(pids) == 2 and all(alive(pid) for pid in pids)
+    study.kill()
+    study.join()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids) and not runs[1].folder.exists()
 
 
 def alive(pid: str) -> bool:
