@@ -70,7 +70,9 @@ def write_checkpoint(folder: Path, text: str) -> None:
     model = build_model(config_from_file(folder / "config.yaml"))
     torch.save({"model": released_state_dict(model), "config": config}, folder / "checkpoint_best.pth")
     line = {"train_loss_contr": "4.1000", "test_r_mean": 20.5, "epoch": 0, "best_epoch": 0}
-    (folder / "log.txt").write_text(json.dumps(line) + "\n" + json.dumps(line | {"epoch": 1}) + "\nbest epoch: 0")
+    (folder / "log.txt").write_text(
+        json.dumps(line) + "\n" + json.dumps(line | {"epoch": 1}) + "\nno JSON\nbest epoch: 0"
+    )
 
 
 def evaluate_here(monkeypatch, output: Path, *arguments: str) -> dict:
