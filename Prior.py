@@ -34,7 +34,7 @@ from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
-from utils.results import library_versions
+from utils.results import card_settings, library_versions
 from utils.train_state import TrainState, averaged
 from utils.training import Run, keep_evaluation, start_run, train
 
@@ -237,6 +237,7 @@ def write_result(run: Run[PriorConfig], scenes: SceneSet, matrix: Tensor, split:
         "processes": processes.world_size(),
         "batch_size": run.config.batch_size_train * processes.world_size(),
         "config": run.config.to_dict(),
+        "cuda": card_settings(run.device),
         "versions": library_versions(),
     }
     write_json(run.output_dir / output.RESULT, result)

@@ -36,7 +36,7 @@ from utils.errors import InputError, run_cli
 from utils.files import file_checksum, read_json
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
-from utils.results import Measured, count_parameters, library_versions, peak_memory, write_arrays
+from utils.results import Measured, card_settings, count_parameters, library_versions, peak_memory, write_arrays
 from utils.train_state import TrainState, averaged
 from utils.training import Run, keep_evaluation, start_run, train
 
@@ -297,6 +297,7 @@ def write_result(
         "train_seconds": round(state.seconds, 2) if state else None,
         "peak_memory_bytes": memory,
         "config": run.config.to_dict(),
+        "cuda": card_settings(run.device),
         "versions": library_versions(),
     }
     write_json(run.output_dir / output.RESULT, result)

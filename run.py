@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.annotations import read_evaluation, read_train
 from dataset.shards import read_shards
 from utils.announced import slurm_tasks
-from utils.arguments import OneLineParser, name, weights
+from utils.arguments import OneLineParser, name, seed, weights
 from utils.config import Config, config_from_file, process_batch
 from utils.errors import InputError, listed, run_cli
 from utils.launch import (
@@ -20,6 +20,7 @@ from utils.launch import (
     choices,
     launcher_environment,
     option,
+    port_is_free,
     processes_for,
     run_to_end,
     shell_line,
@@ -99,7 +100,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=int,
         help="global batch, over all processes (default, and -1: the config's, per process)",
     )
-    add("--seed", type=int, default=42, help="seed of the random numbers (default: 42)")
+    add("--seed", type=seed, default=42, help="seed of the random numbers (default: 42)")
     add(
         "--checkpoint",
         type=weights,
@@ -161,6 +162,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--nnodes {args.nnodes} needs --master_addr, the address of machine 0")
     if not 0 < args.master_port < 65536:
         raise InputError(f"--master_port {args.master_port} is not a port: give 1 to 65535")
+    if args.node_rank == 0 and not args.dry_run and not port_is_free(args.master_port):
+        raise InputError(f"--master_port {args.master_port} is in use on this machine: give another, or leave it out")
     if (tasks := slurm_tasks(("SLURM_STEP_NUM_TASKS",))) > 1 and args.nnodes == 1:
         raise InputError(
             f"srun started {tasks} launchers, each with a run of its own in {args.output_dir}: use "

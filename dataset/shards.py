@@ -8,7 +8,7 @@ it: `{"image", "image_id", "captions", "label", "label_name"}`. The launcher rea
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,7 @@ class ShardIndex:
     format: int
     labels: bool  # whether every picture has one
     shards: tuple[IndexedShard, ...]
+    label_names: Mapping[str, str] | None = None  # of each label's number; None where a picture has none
 
 
 class Shard(NamedTuple):
@@ -65,6 +66,7 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     """
     shards: list[Shard] = []
     known: set[Path] = set()
+    scenes: dict[Path, Mapping[str, str] | None] = {}  # of each index
     for pattern in patterns:
         names, file_of_index = _names(pattern), index_of(pattern)
         if _parts(pattern)["name"] is None and not file_of_index.exists():
@@ -72,6 +74,8 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
         index = read_index(file_of_index)
         if labels_required and not index.labels:
             raise InputError(f"{file_of_index} has pictures without a label, which use_affil_loss needs")
+        if labels_required:
+            _check_same_scenes(scenes, index, file_of_index)
         lines = {line.file: line for line in index.shards}
         unknown = [name for name in names if name not in lines]
         if unknown:
@@ -89,6 +93,17 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
             before = shards[-1].first_picture + shards[-1].pictures if shards else 0
             shards.append(Shard(str(file), line.pictures, line.captions, before))
     return shards
+
+
+def _check_same_scenes(scenes: dict[Path, Mapping[str, str] | None], index: ShardIndex, file: Path) -> None:
+    """Raise InputError where a label's number means another scene than in the indexes read before, or may."""
+    scenes[file.resolve()] = index.label_names
+    for other, names in scenes.items():
+        if names != index.label_names:  # where neither index has names, the numbers are believed
+            raise InputError(
+                f"{other} and {file} may number scenes differently; write them as one set of shards, or train without "
+                "use_affil_loss"
+            )
 
 
 def index_of(pattern: str) -> Path:

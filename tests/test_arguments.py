@@ -209,13 +209,16 @@ def test_a_program_alone_in_slurm_ends_before_it_writes(tmp_path, script):
 
 
 class SomeConfig:
+    def __init__(self, batch_size_train):
+        self.batch_size_train = batch_size_train
+
     def to_dict(self):
         return {"train_file": ["one.json", "two.json"], "test_file": "test.json"}
 
 
 def announced_lines(args: argparse.Namespace, monkeypatch, capsys, count: int = 1, batch: int = 128) -> list[str]:
     monkeypatch.setattr(processes, "world_size", lambda: count)
-    run = Run(SomeConfig(), Path("out"), 42, batch, torch.device("cpu"), False, False)
+    run = Run(SomeConfig(batch), Path("out"), 42, torch.device("cpu"), False, False)
     announce.announce(run, args)
     return capsys.readouterr().out.splitlines()
 

@@ -1,5 +1,6 @@
 """Foreign values and files of every hostile kind, and a machine that fails: one line each, in bounded time."""
 
+import argparse
 import errno
 import itertools
 import json
@@ -25,12 +26,13 @@ from study.results import _read_arrays as read_arrays
 from study.results import read_result
 from tests.tiny import FILES, SIZES, TEXT, VISION
 from utils import checkpoint
+from utils.arguments import seed
 from utils.config import config_from_dict, config_from_file
 from utils.errors import InputError, printable, shown
 from utils.files import YAML_BYTES, file_checksum, read_bytes, read_json, read_text, write_whole
 from utils.logs import append_line, truncate_log
 from utils.machine_failures import way_out
-from utils.typed import apply_override, fits_64_bits, read_yaml
+from utils.typed import apply_override, read_yaml
 
 ROOT = Path(__file__).parents[1]
 SPECIAL = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"
@@ -182,9 +184,11 @@ def test_an_unknown_weights_tag_names_those_there_are():
     assert "timm:resnet50.nonsense" in line_of(resolve_start, "timm:resnet50.nonsense")
 
 
-def test_seeds_past_64_bits_are_known():
-    assert fits_64_bits(2**63 - 1) and fits_64_bits(-(2**63))
-    assert not fits_64_bits(2**63) and not fits_64_bits(-(2**63) - 1)
+def test_seeds_past_what_torch_takes_are_one_line():
+    for text in ("-1", str(2**32), "9" * 5000, "1.5", "", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no seed"):
+            seed(text)
+    assert seed("0") == 0 and seed(str(2**32 - 1)) == 2**32 - 1
 
 
 # ---- names, kinds and sizes of files ----

@@ -65,14 +65,14 @@ def test_what_trains_imports_nothing_of_what_prepares_draws_or_tabulates():
         assert [found for module in (*trained, "Retrieval", "Prior") for found in importers(room, module)] == []
 
 
-def test_a_training_brings_at_most_4500_lines_of_the_project():
-    """On import. What few runs need (cache, shards, pictures of examples) comes when asked for."""
+def test_a_training_brings_at_most_5000_lines_of_the_project():
+    """On import. What few runs need (cache, shards, pictures of examples, starts) comes when asked for."""
     code = "import sys, Retrieval\nfor m in list(sys.modules.values()): print(getattr(m, '__file__', None))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     brought = {Path(name) for name in done.stdout.splitlines()}
     files = [file for file in MODULES.values() if file in brought]
     assert {ROOT / "Retrieval.py", ROOT / "models/pir.py", ROOT / "utils/training.py"} <= set(files)
-    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 4500
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 5000
     assert not [file for file in files if {"drawn", "releases", "study"} & set(file.relative_to(ROOT).parts)]
 
 

@@ -352,6 +352,20 @@ def test_shards_are_checked_before_training(written, entries, root, tmp_path):
     assert "cannot read" in refused([written])
 
 
+def test_shards_that_number_scenes_differently_are_not_joined(entries, root, tmp_path):
+    named = [entry | {"label_name": f"scene {entry['label']}"} for entry in entries]
+    swapped = [entry | {"label_name": f"scene {3 - entry['label']}"} for entry in entries]
+    one, other, same, unnamed = (
+        write_shards(given, root, tmp_path / name, name)
+        for name, given in (("one", named), ("other", swapped), ("same", named), ("unnamed", entries))
+    )
+    assert len(read_shards([one, same], labels_required=True)) == 2 * len(read_shards([one], labels_required=True))
+    for wrong in (other, unnamed):
+        with pytest.raises(InputError, match="may number scenes differently"):
+            read_shards([one, wrong], labels_required=True)
+        read_shards([one, wrong], labels_required=False)
+
+
 def test_labels_are_asked_for_only_where_the_loss_needs_them(entries, root, tmp_path, loader):
     unlabelled = [{key: entry[key] for key in entry if key != "label"} for entry in entries]
     pattern = write_shards(unlabelled, root, tmp_path, "birds")

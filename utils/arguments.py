@@ -9,8 +9,9 @@ from typing import NoReturn
 
 from utils import output
 from utils.announced import is_launched
-from utils.errors import InputError, run_cli
+from utils.errors import InputError, run_cli, shown
 
+MOST_SEED = 2**32 - 1
 WITHOUT_EFFECT = ("world_size", "dist_url", "distributed")  # arguments of the released code
 
 
@@ -38,6 +39,13 @@ def weights(text: str) -> str | None:
     return None if text in ("-1", " ") else name(text)
 
 
+def seed(text: str) -> int:
+    """An argument's type: a seed; the number of an epoch is added to it, and torch takes 64 bits."""
+    if not text.isdecimal() or len(text) > 10 or int(text) > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no seed: give a whole number from 0 to {MOST_SEED}")
+    return int(text)
+
+
 def device(text: str) -> str:
     """An argument's type: where to compute."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", text):
@@ -52,7 +60,7 @@ def run_parser(prog: str, description: str | None, *, config_required: bool = Tr
     add("--config", type=name, required=config_required)
     add("--output_dir", type=named_path, required=True)
     add("--bs", type=int, help="global batch, over all processes (default, and -1: the config's, per process)")
-    add("--seed", type=int, default=42)
+    add("--seed", type=seed, default=42)
     add("--device", type=device, default="auto", help="auto (the default), cpu, cuda, or one card alone, cuda:N")
     add("--evaluate", action="store_true", help="evaluate --checkpoint, without training")
     add("--override", action="append", default=[], metavar="KEY=VALUE", help="change a config value; repeatable")

@@ -36,6 +36,8 @@ def impossible(c: Config) -> list[str]:
         problems.append("train_file names both shards and annotation files; name one kind")
     if c.train_image_roots and len(c.train_image_roots) != len(c.train_file):
         problems.append(f"'train_image_roots' names {len(c.train_image_roots)} folders for {len(c.train_file)} files")
+    if c.train_file and c.trains_from_shards and (c.train_image_roots or c.image_id == "by_path"):
+        problems.append("'train_image_roots' and 'image_id' are for annotation files; shards hold their pictures")
     if c.use_affil_loss and c.use_triplet_loss:
         problems.append("use_affil_loss and use_triplet_loss exclude each other; set one of them to False")
     if c.is_baseline and c.use_tel:

@@ -153,6 +153,17 @@ def unused_port() -> int:
         return probe.getsockname()[1]
 
 
+def port_is_free(port: int) -> bool:
+    """Whether a TCP port can be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 def choices(given: str, known: Sequence[str]) -> str:
     """`there are a, b, c`, and the nearest to what was given."""
     return f"there are {', '.join(known)}{nearest(given, known)}"

@@ -43,6 +43,13 @@ def device_for(device: str) -> torch.device:
     return torch.device("cuda", card)
 
 
+def use_published_settings(device: torch.device) -> None:
+    """On a card, cuDNN's choice by trial and TF32 for float32, which the released code's torch and script had."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+
+
 def bf16_used(precision: str, device: torch.device) -> bool:
     """Whether to compute under bf16 autocast: as configured, or with `auto` where the processor has bf16 arithmetic."""
     if precision != "auto":

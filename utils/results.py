@@ -61,6 +61,17 @@ def write_arrays(
     write_whole(folder / EMBEDDINGS, _compressed(halved | pictures | scenes))
 
 
+def card_settings(device: torch.device) -> dict[str, bool] | None:
+    """What a result on a card depends on beside the libraries; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return {
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
 def library_versions() -> dict[str, str]:
     """The versions of the libraries that a result depends on."""
     libraries = (torch, torchvision, timm, transformers, np, PIL)

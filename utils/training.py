@@ -96,6 +96,7 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     asked = {"resume": args.resume, "overwrite": args.overwrite, "evaluate": args.evaluate}
     output.check_output(args.output_dir, **asked, epochs=epochs)
     device = processes.start(args.device)
+    processes.use_published_settings(device)
     if processes.is_main():
         output.open_output(args.output_dir)
         output.lock(args.output_dir)

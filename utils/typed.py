@@ -252,7 +252,7 @@ def _typed(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
     return value
 
 
-def fits_64_bits(number: int) -> bool:
+def _fits_64_bits(number: int) -> bool:
     """Whether a whole number is one to torch and NumPy too."""
     return -(2**63) <= number < 2**63
 
@@ -260,7 +260,7 @@ def fits_64_bits(number: int) -> bool:
 def _plain(value: Any, levels: int) -> bool:
     """Whether lists and mappings are within each other for so many levels at most, and whole numbers fit 64 bits."""
     if not isinstance(value, Mapping | list):
-        return not isinstance(value, int) or fits_64_bits(value)
+        return not isinstance(value, int) or _fits_64_bits(value)
     children = value.values() if isinstance(value, Mapping) else value
     return levels > 0 and all(_plain(child, levels - 1) for child in children)
 

@@ -48,7 +48,9 @@ def write_shards(
             sizes = {"pictures": len(part), "captions": captions, "bytes": file.stat().st_size}
             lines.append({"file": file.name, **sizes})
         labels = all("label" in sample for sample in samples)
-        write_json(index, {"format": FORMAT, "labels": labels, "shards": lines})
+        names = {str(sample.get("label")): sample.get("label_name") for sample in samples}
+        named = {"label_names": names} if labels and None not in names.values() else {}
+        write_json(index, {"format": FORMAT, "labels": labels, "shards": lines} | named)
     except OSError as error:
         raise InputError(f"cannot write shards to {folder}: {error.strerror}") from None
     return str(folder / f"{name}-{{000000..{len(lines) - 1:06d}}}.tar")
