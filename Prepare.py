@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dataset.pictures import USUAL, PictureRule
 from dataset.releases.annotation_files import annotation_entries, annotation_text
 from dataset.releases.archives import release_folder
 from dataset.releases.defects import KINDS, Defects, check_classes, readable, with_captions, with_files
@@ -34,6 +36,7 @@ from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.output import open_output
 from utils.override_text import override_of
+from utils.picture_rule import impossible_rule
 
 FOLDER = "folder"
 HUB = "parquet"  # as the Hugging Face Hub keeps data sets
@@ -46,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the annotation files and the report of one release, and print what they hold and how to train on them."""
     args = parse(arguments)
     output_dir = args.output_dir.resolve()
+    rule = PictureRule(args.deep_pictures, args.bands)
     other = OtherSet(args.check_against) if args.check_against else None
     vocabulary = None
     if args.vocabulary:
@@ -71,11 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{output_dir} holds this release already, prepared with the same arguments: nothing to do")
             return 0
 
-        checks = check_pictures(listing.image_root, files)
+        checks = check_pictures(listing.image_root, files, rule)
         pictures = with_captions(readable(pictures, checks, defects), defects, vocabulary)
         check_splits(args, listing.pictures, pictures)
         check_classes(pictures, defects)
-        pairs = near_duplicate_pairs(listing.image_root, pictures, checks, other)
+        pairs = near_duplicate_pairs(listing.image_root, pictures, checks, other, rule)
         checksum = input_checksum(listing.sources, {file: check.checksum for file, check in checks.items()})
         root = relative_root(listing.image_root, output_dir)
         report = report_values(made_with, root, checksum, pictures, checks, defects, pairs)
@@ -83,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         entries = annotation_entries(pictures)
         for split, file in annotations.items():
             write_partial(file, annotation_text(entries[split]))
-        write_partial(page, render(report, defects, pictures, listing.image_root, other))
+        write_partial(page, render(report, defects, pictures, listing.image_root, other, rule))
         train_file, shards = annotations["train"], []
         if args.shards:
             pattern = write_shards(entries["train"], listing.image_root, partial(index).parent, index.stem)
@@ -100,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     summarise(annotations, report)
     print(f"all of it by name: {page}, {report_file}")
     print("train on them with:")
-    print(training_command(args.dataset, listing.image_root.resolve(), train_file, annotations, report))
+    print(training_command(args, listing.image_root.resolve(), train_file, annotations, report))
     return 0
 
 
@@ -149,9 +153,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="image=NAME,caption=NAME",
         help=f"what the table of a {FOLDER} calls the columns image, caption, label and split",
     )
+    add(
+        "--deep_pictures",
+        default=USUAL.deep,
+        metavar="RULE",
+        help="read pictures of more than 8 bits a channel: minmax, 'percentile 2-98' or 'divide 40' (default: refuse)",
+    )
+    add("--bands", type=named_bands, metavar="R,G,B", help="the bands of pictures that have many, counted from 1")
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
+    if problems := impossible_rule(args.deep_pictures, args.bands):
+        raise InputError(problems[0].replace("'deep_pictures'", "--deep_pictures").replace("'bands'", "--bands"))
     if args.dataset not in RELEASES and args.labels:
         raise InputError(f"--dataset {args.dataset} has the labels of its table or file: leave --labels out")
     if args.dataset not in RELEASES and args.split != "release":
@@ -171,6 +184,13 @@ def named_columns(text: str) -> dict[str, str]:
             f"{text!r:.80} is not of the form image=NAME,caption=NAME,label=NAME,split=NAME"
         )
     return pairs
+
+
+def named_bands(text: str) -> tuple[int, ...]:
+    """An argument's type: `4,3,2` -> the numbers of three bands."""
+    if not all(re.fullmatch(r"[1-9][0-9]{0,2}", band) for band in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not of the form 3,2,1, with bands counted from 1")
+    return tuple(map(int, text.split(",")))
 
 
 def read_listing(args: argparse.Namespace, folder: Path) -> Listing:
@@ -204,7 +224,14 @@ def settings(args: argparse.Namespace, other: OtherSet | None) -> dict[str, Any]
         "shards": args.shards,
         "check_against": other.checksum if other else None,
         **({"columns": args.columns} if args.columns else {}),
+        **rule_values(args),
     }
+
+
+def rule_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The config's keys for pictures of 16 bits and of many bands, where they differ from the defaults."""
+    values: dict[str, Any] = {} if args.deep_pictures == USUAL.deep else {"deep_pictures": args.deep_pictures}
+    return values | ({"bands": list(args.bands)} if args.bands else {})
 
 
 def check_splits(args: argparse.Namespace, listed: Sequence[ListedPicture], pictures: Sequence[ListedPicture]) -> None:
@@ -250,7 +277,7 @@ def by_splits(kind: str, pairs: Sequence[dict[str, Any]]) -> str:
 
 
 def training_command(
-    dataset: str, image_root: Path, train_file: Path, annotations: dict[str, Path], report: dict[str, Any]
+    args: argparse.Namespace, image_root: Path, train_file: Path, annotations: dict[str, Path], report: dict[str, Any]
 ) -> str:
     """The one shell line that trains on the files."""
     values: dict[str, Any] = {
@@ -258,10 +285,11 @@ def training_command(
         "train_file": [str(train_file)],
         "val_file": str(annotations["val"]),
         "test_file": str(annotations["test"]),
+        **rule_values(args),
     }
     if not report["counts"]["train"]["labels"]:
         values["use_affil_loss"] = False
-    command = ["python", "run.py", "--task", TASKS.get(dataset, DEFAULT_TASK)]
+    command = ["python", "run.py", "--task", TASKS.get(args.dataset, DEFAULT_TASK)]
     for key, value in values.items():
         command += ["--override", override_of(key, value)]
     return shlex.join(command)

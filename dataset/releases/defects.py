@@ -47,7 +47,7 @@ KINDS = {
     ),
     "pictures_deep": Kind(
         "Pictures of more than 8 bits a channel",
-        "Left out: what range of their values is meant is not known; convert them to 8 bits.",
+        "Left out: what range of their values is meant is not known; name it with --deep_pictures, or convert them.",
         left_out=True,
     ),
     "pictures_not_rgb": Kind("Pictures that are not RGB", "Kept; converted to RGB when they are read."),
@@ -230,9 +230,11 @@ def _check_whole(listed: int, defects: Defects) -> None:
     """Raise InputError where so much is missing that the release cannot have been unpacked in full."""
     lost = [*defects["pictures_missing"], *defects["pictures_unreadable"]]
     if len(lost) > MISSING_AT_MOST * listed:
+        damaged = defects["pictures_unreadable"]
+        why = f" ({damaged[0].image!r:.80} cannot be read: {damaged[0].detail})" if damaged else ""
         raise InputError(
             f"{len(lost):,} of {listed:,} pictures are missing or unreadable, {lost[0].image!r:.80} first: "
-            "the release is not unpacked in full, or its pictures are in another folder"
+            f"the release is not unpacked in full, or its pictures are in another folder{why}"
         )
 
 

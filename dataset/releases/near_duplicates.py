@@ -24,9 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.pictures import upright_rgb
+from dataset.pictures import USUAL, PictureRule, load_picture
 from dataset.releases.perceptual_hash import TURNS, distances, turned
-from utils.files import PICTURE_FORMATS
 
 CANDIDATE_BITS = 90
 SURE_BITS = 48
@@ -48,11 +47,12 @@ _CACHED = 2048  # thumbnails of 16 KiB
 
 
 class Hashed(NamedTuple):
-    """Pictures of one data set: files, the folder they are in, hashes `[N, 8 or 1, 4]`."""
+    """Pictures of one data set: files, the folder they are in, hashes `[N, 8 or 1, 4]`, how their pixels are read."""
 
     files: Sequence[str]
     root: Path
     hashes: np.ndarray
+    rule: PictureRule = USUAL
 
 
 class NearDuplicate(NamedTuple):
@@ -71,8 +71,8 @@ def near_duplicates(pictures: Hashed, other: Hashed | None = None) -> list[NearD
 
     target = pictures if other is None else other
     # Kept, as what looks like one picture mostly looks like many
-    first_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(pictures.root / pictures.files[at]))
-    second_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(target.root / target.files[at]))
+    first_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(pictures.root / pictures.files[at], pictures.rule))
+    second_thumbnail = lru_cache(_CACHED)(lambda at: thumbnail(target.root / target.files[at], target.rule))
     candidates = sorted(_candidates(pictures, target, within=other is None), key=lambda c: (c.distance, *c[:2]))
     found: dict[tuple[int, int], NearDuplicate] = {}
     for candidate in progress(candidates, len(candidates), "comparing look-alikes"):
@@ -103,11 +103,11 @@ def _candidates(pictures: Hashed, target: Hashed, *, within: bool) -> Iterator[N
                     yield NearDuplicate(row + start, column + skipped, int(bits_apart[row, column]), turn, None)
 
 
-def thumbnail(file: Path) -> Image.Image | None:
+def thumbnail(file: Path, rule: PictureRule = USUAL) -> Image.Image | None:
     """The picture as a grey one of 128 x 128; None where it cannot be read."""
     try:
-        with Image.open(file, formats=PICTURE_FORMATS) as image:
-            return upright_rgb(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        rgb = Image.fromarray(load_picture(file, rule))
+        return rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     except Exception:  # another set's picture may have been removed
         return None
 

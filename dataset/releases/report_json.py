@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset.pictures import PictureRule
 from dataset.releases.defects import KINDS, Defects
 from dataset.releases.listing import SPLITS, ListedPicture, Listing
 from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate, near_duplicates
@@ -15,6 +16,7 @@ from dataset.releases.perceptual_hash import hash_from_text, hash_text
 from dataset.releases.picture_check import PictureCheck
 from utils.errors import InputError
 from utils.files import file_checksum, leads_outside, read_json
+from utils.picture_rule import impossible_rule
 
 FORMAT = 2  # raised when the same input begins to give other output
 REPORT = "report.json"
@@ -42,6 +44,7 @@ class OtherSet:
             raise InputError(f"{report} is not a report of Prepare.py, or of another version: prepare it again")
         try:
             self.dataset = str(values["arguments"]["dataset"])
+            rule = rule_of(values["arguments"])
             root = report.parent / values["image_root"]
             pictures = [
                 (image, split, hash_from_text(text))
@@ -54,7 +57,16 @@ class OtherSet:
         if not pictures:
             raise InputError(f"{report} knows no picture of {file}: prepare that data set again")
         files, self.splits, hashes = zip(*pictures, strict=True)
-        self.pictures = Hashed(files, root, np.stack(hashes)[:, None])
+        self.pictures = Hashed(files, root, np.stack(hashes)[:, None], rule)
+
+
+def rule_of(arguments: Mapping[str, Any]) -> PictureRule:
+    """How a preparation read its pictures, from its arguments in `report.json`; ValueError where they are no rule."""
+    bands = tuple(map(int, arguments["bands"])) if arguments.get("bands") else None
+    rule = PictureRule(str(arguments.get("deep_pictures", PictureRule().deep)), bands)
+    if problems := impossible_rule(*rule):
+        raise ValueError(problems[0])
+    return rule
 
 
 def input_checksum(sources: Sequence[Path], pictures: Mapping[str, str]) -> str:
@@ -133,12 +145,16 @@ def _counts(pictures: Sequence[ListedPicture]) -> dict[str, int]:
 
 
 def near_duplicate_pairs(
-    image_root: Path, pictures: Sequence[ListedPicture], checks: Mapping[str, PictureCheck], other: OtherSet | None
+    image_root: Path,
+    pictures: Sequence[ListedPicture],
+    checks: Mapping[str, PictureCheck],
+    other: OtherSet | None,
+    rule: PictureRule,
 ) -> dict[str, list[dict[str, Any]]]:
     """The near-duplicates among readable pictures, and between them and another set, as report.json has them."""
     own = [(picture.file, picture.split) for picture in pictures]
     files = [picture.file for picture in pictures]
-    hashed = Hashed(files, image_root, np.stack([checks[file].hashes for file in files]))
+    hashed = Hashed(files, image_root, np.stack([checks[file].hashes for file in files]), rule)
 
     def plain(pair: NearDuplicate, others: Sequence[tuple[str, str]]) -> dict[str, Any]:
         images, splits = zip(own[pair.first], others[pair.second], strict=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from dataset.pictures import is_deep, upright_rgb
+from dataset.pictures import PictureRule, load_picture
 from dataset.releases.defects import Defects, Finding
 from dataset.releases.listing import ListedPicture
 from dataset.releases.report_json import OtherSet
-from utils.files import PICTURE_FORMATS, leads_outside
+from utils.files import leads_outside
 from utils.pages import page_template
 
 HTML = "report.html"
@@ -28,11 +28,12 @@ def render(
     pictures: Sequence[ListedPicture],
     image_root: Path,
     other: OtherSet | None,
+    rule: PictureRule,
 ) -> str:
     """The page for a report's values: the same values and pictures give the same text."""
     captions = {picture.file: picture.captions for picture in pictures}
-    thumbnail = _thumbnails(image_root)
-    other_thumbnail = _thumbnails(other.pictures.root) if other else thumbnail
+    thumbnail = _thumbnails(image_root, rule)
+    other_thumbnail = _thumbnails(other.pictures.root, other.pictures.rule) if other else thumbnail
 
     def half(image: str, split: str, of_other: bool) -> dict[str, Any]:
         return {
@@ -72,17 +73,14 @@ def worst(findings: Sequence[Finding], shown: int = SHOWN) -> list[Finding]:
     return list(first.values())[:shown]
 
 
-def _thumbnails(root: Path) -> Callable[[str], str | None]:
+def _thumbnails(root: Path, rule: PictureRule) -> Callable[[str], str | None]:
     """A function from a file under `root` to a small JPEG of it as a data URI, None where there is none to show."""
 
     def thumbnail(file: str) -> str | None:
         if leads_outside(file):  # a name in a release must not bring another file into the page
             return None
         try:
-            with Image.open(root / file, formats=PICTURE_FORMATS) as image:
-                if is_deep(image):
-                    return None
-                small = upright_rgb(image)
+            small = Image.fromarray(load_picture(root / file, rule))
         except Exception:  # the report is of damaged pictures too
             return None
         small.thumbnail((_THUMBNAIL, _THUMBNAIL))
