@@ -34,7 +34,7 @@ def collect(
 
     seeds: those that should be finished; commands: what the runs are made with.
     """
-    from study.figures import draw_curve, draw_map, draw_rows  # brings matplotlib, which --help has no use for
+    from study.plots import draw_curve, draw_map, draw_rows  # brings matplotlib, which --help has no use for
 
     summaries = summarise(study, runs, seeds)
     open_output(output_dir)

@@ -227,7 +227,7 @@ def measured_pir(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     shutil.copy("configs/Retrieval_rsicd.yaml", folder / "config.yaml")
     (folder / "checkpoint_best.pth").write_bytes(b"")
-    (folder / "log.txt").write_text('{"epoch": 0, "test_r_mean": "24.1", "train_loss": "1"}\nbest epoch: 0')
+    (folder / "log.txt").write_text('{"epoch": 0, "test_r_mean": "24.1", "train_loss": "1"}\nno JSON\nbest epoch: 0')
     result = {"config": config_from_file(folder / "config.yaml").to_dict(), "pictures": 1093}
     result["weights_sha256"] = hashlib.sha256(b"").hexdigest()
     result |= dict(zip(FIGURES, [9.0, 27.0, 39.0, 7.0, 25.0, 39.0, 24.33], strict=True))
