@@ -1,6 +1,5 @@
 """What is looked over before the first step: pictures of two splits, unknown words, headers of pictures."""
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset.annotations import EvaluationSet, TrainRecord
 from dataset.pictures import USUAL, PictureRule, opened
+from dataset.shared_pictures import Split, shared_pictures
 from dataset.vocabulary import unknown_share
 from utils.config import Config
 from utils.errors import InputError, listed, reason
@@ -26,31 +26,27 @@ def look_over(
     tokenizer: PreTrainedTokenizerBase,
     rule: PictureRule,
 ) -> None:
-    """Say which pictures of an evaluation file are trained on, and how many words the vocabulary does not know.
+    """Say which pictures two splits share, and how many words the vocabulary does not know.
 
     records: none where training reads shards, whose captions and pictures are looked at as they are read.
     sets: the evaluation sets by split. Raises `InputError` for captions of unknown words alone and for pictures whose
     header cannot be read; with `on_bad_picture: skip` such a training picture is skipped when it is met.
     """
-    for split, file in (("val", config.val_file), ("test", config.test_file)):
-        if split in sets and (line := pictures_in_both(records, sets[split], file)):
-            say(line)
+    files = {"val": config.val_file, "test": config.test_file}
+    evaluated = {
+        files[split]: Split(files[split], [files[split]], evaluation.images) for split, evaluation in sets.items()
+    }
+    trained = Split("the training files", config.train_file, {record.image for record in records})
+    for shared in shared_pictures([trained, *evaluated.values()]):
+        say(shared)
     captions = {"training": [record.caption for record in records]}
     captions |= {split: list(evaluation.captions) for split, evaluation in sets.items()}
     if line := unknown_share(captions, tokenizer):
         say(line)
-    evaluated = (image for evaluation in sets.values() for image in evaluation.images)
-    trained = () if config.on_bad_picture == "skip" else (record.image for record in records)
-    check_headers(list(dict.fromkeys([*evaluated, *trained])), rule)
-
-
-def pictures_in_both(records: Sequence[TrainRecord], evaluation: EvaluationSet, file: str) -> str | None:
-    """A line that counts the pictures of an evaluation file that are trained on; None where there are none."""
-    trained = {os.path.realpath(image) for image in {record.image for record in records}}
-    shared = trained & {os.path.realpath(image) for image in evaluation.images}
-    if not shared:
-        return None
-    return f"warning: {len(shared)} pictures of {file} are in the training files too, {min(shared)} first"
+    pictures = [image for evaluation in sets.values() for image in evaluation.images]
+    if config.on_bad_picture != "skip":
+        pictures += [record.image for record in records]
+    check_headers(list(dict.fromkeys(pictures)), rule)
 
 
 def check_headers(pictures: Sequence[str], rule: PictureRule = USUAL) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dataset import annotations
 from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
-from dataset.start_checks import pictures_in_both
+from dataset.shared_pictures import Split, shared_pictures
 from utils.errors import InputError
 
 
@@ -268,6 +268,10 @@ def test_one_picture_with_two_scenes_in_two_files_is_refused(tmp_path, image_roo
         read_train(files, image_root, labels_required=True)
 
 
+def training(records):
+    return Split("the training files", [], {record.image for record in records})
+
+
 def test_a_picture_is_one_however_its_folder_is_spelled(tmp_path, image_root):
     (tmp_path / "link").symlink_to(image_root)
     files = [write(tmp_path / f"{number}.json", [train_entry()]) for number in (1, 2)]
@@ -275,7 +279,8 @@ def test_a_picture_is_one_however_its_folder_is_spelled(tmp_path, image_root):
     records = read_train(files, image_root, labels_required=True, image_roots=roots)
     assert [record.image_id for record in records] == [0, 0]
     evaluation = read_evaluation(write(tmp_path / "e.json", [{"image": "a.jpg", "caption": ["A plane"]}]), roots[1])
-    assert "1 pictures" in pictures_in_both(records[:1], evaluation, "e.json")
+    (line,) = shared_pictures([training(records[:1]), Split("e.json", ["e.json"], evaluation.images)])
+    assert "1 pictures" in line
 
 
 def test_a_file_may_name_a_scene_in_some_of_its_records(tmp_path, image_root):
@@ -298,6 +303,33 @@ def test_pictures_of_an_evaluation_that_are_trained_on_are_counted(tmp_path, ima
     records = read_train([write(tmp_path / "t.json", [train_entry()])], image_root, labels_required=True)
     for image, count in (("a.jpg", 1), ("b.jpg", 0)):
         evaluation = read_evaluation(write(tmp_path / "e.json", [{"image": image, "caption": ["A plane"]}]), image_root)
-        line = pictures_in_both(records, evaluation, "e.json")
-        assert bool(line) == bool(count)
-        assert not count or ("1 pictures of e.json are in the training files too" in line and "a.jpg first" in line)
+        lines = list(shared_pictures([training(records), Split("e.json", ["e.json"], evaluation.images)]))
+        assert len(lines) == count
+        assert not count or "1 pictures of e.json are in the training files too" in lines[0]
+        assert not count or "a.jpg first" in lines[0]
+
+
+def test_pictures_of_two_splits_that_look_the_same_are_counted_by_the_report(tmp_path):
+    hashes = {
+        "train": {"a.jpg": "1f" * 32, "b.jpg": "2e" * 32},
+        "val": {"c.jpg": "2e" * 32},
+        "test": {"d.jpg": "3d" * 32},
+    }
+    (tmp_path / "report.json").write_text(json.dumps({"image_root": "images", "pictures": hashes}))
+    splits = [
+        Split(
+            f"{split}.json", [str(tmp_path / f"{split}.json")], [str(tmp_path / "images" / image) for image in images]
+        )
+        for split, images in hashes.items()
+    ]
+    (line,) = shared_pictures(splits)
+    assert line.startswith("warning: 1 pictures of val.json look as one of train.json does")
+    assert line.endswith("c.jpg first")
+    for damaged in ("[]", "{", '{"image_root": 3, "pictures": {}}', '{"image_root": "", "pictures": {"val": []}}'):
+        (tmp_path / "report.json").write_text(damaged)
+        assert list(shared_pictures(splits)) == []
+
+
+def test_pictures_that_validation_and_test_share_are_counted():
+    (line,) = shared_pictures([Split("v.json", [], ["a.jpg", "b.jpg"]), Split("t.json", [], ["b.jpg", "c.jpg"])])
+    assert line.startswith("warning: 1 pictures of t.json are in v.json too")
