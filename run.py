@@ -18,6 +18,7 @@ from utils.launch import (
     TASKS,
     Processes,
     choices,
+    ignore_stopping,
     launcher_environment,
     option,
     port_is_free,
@@ -78,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
             "was killed (Signal 9: mostly for want of memory), in it",
             file=sys.stderr,
         )
+    if code > 128:
+        ignore_stopping()
     return code
 
 

@@ -210,7 +210,7 @@ def in_mode(mode, form="PNG"):
         (in_mode("I;16"), "pictures_deep", "I;16, more than 8 bits a channel"),
         (tiff(3, 16), "pictures_deep", "RGB, more than 8 bits a channel"),
         (tiff(4, 8), "pictures_not_rgb", "TIFF of 4 bands, the first three read"),
-        (tiff(8, 8), "pictures_unreadable", "UnidentifiedImageError: cannot identify image file"),
+        (tiff(8, 8), "pictures_unreadable", "a TIFF that needs --deep_pictures or --bands, or is damaged"),
     ],
 )
 def test_pictures_that_are_not_rgb_are_named_and_converted_or_left_out(

@@ -244,6 +244,12 @@ def stopping_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def ignore_stopping() -> None:
+    """From now on, a Ctrl-C pressed again changes nothing: this program is ending, with an exit code that says why."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def shell_code(returncode: int) -> int:
     """A subprocess's return code as a shell gives it: a signal's -N becomes 128 + N."""
     return 128 - returncode if returncode < 0 else returncode
