@@ -4,6 +4,7 @@ import argparse
 import errno
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -559,8 +560,16 @@ def test_what_a_failing_machine_raises_names_the_way_out(error, told):
     assert told in way_out(error)
 
 
+def test_a_worker_that_ends_while_it_hands_over_a_batch_is_named():
+    ours, workers = multiprocessing.Pipe()
+    workers.close()
+    with pytest.raises(EOFError) as raised:
+        ours.recv_bytes()
+    assert "a worker of the loader, ended first" in way_out(raised.value)
+
+
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shapes do not fit"), ValueError("x"), KeyError("memory"), RecursionError()]
+    "error", [EOFError(), RuntimeError("shapes do not fit"), ValueError("x"), KeyError("memory"), RecursionError()]
 )
 def test_a_fault_of_the_program_keeps_its_traceback(error):
     assert way_out(error) is None

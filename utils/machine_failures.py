@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import traceback
 from pathlib import Path
 
 from utils.errors import reason
@@ -37,6 +38,8 @@ _WAYS_OUT = (
 
 def way_out(error: Exception) -> str | None:
     """What happened and what to do, in one line; None for an error that no machine's failure explains."""
+    if _is_cut_connection(error):
+        return _PEER
     if not isinstance(error, OSError | MemoryError | RuntimeError | UnicodeError):
         return None
     said = _said(error)
@@ -46,6 +49,12 @@ def way_out(error: Exception) -> str | None:
                 advice = _SHARED_MEMORY
             return f"{advice} ({said[:160]})"
     return None if isinstance(error, RuntimeError) else said
+
+
+def _is_cut_connection(error: Exception) -> bool:
+    """Whether a worker ended while it handed over a batch: the pipe to it then has an end, as a short file does."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, EOFError) and bool(frames) and Path(frames[-1].filename).parent.name == "multiprocessing"
 
 
 def _little_shared_memory() -> bool:
