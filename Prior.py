@@ -20,7 +20,7 @@ from torch import Tensor
 from dataset.classification import LabelledPicture, SceneBatch, SceneSet, read_scenes, scene_train_loader
 from dataset.evaluation_loaders import evaluation_images_loader
 from dataset.loaders import TrainLoader
-from dataset.pictures import PictureRule, load_picture
+from dataset.pictures import PictureRule, load_picture, picture_rule
 from dataset.transforms import evaluation_transform, train_transform
 from models.classifier import SceneClassifier, load_start_file_state, start_file_state
 from models.encoders import normalise
@@ -98,11 +98,6 @@ def load_prior(model: SceneClassifier, file: str | Path, classes: Sequence[str])
     if content.get("classes") != list(classes):
         raise InputError(f"{file} does not name these {len(classes)} classes; give a {output.PRIOR} of the same data")
     load_start_file_state(model, state)
-
-
-def picture_rule(config: PriorConfig) -> PictureRule:
-    """What a config makes of pictures of 16 bits or many bands."""
-    return PictureRule(config.deep_pictures, config.bands)
 
 
 def check_pictures(pictures: Sequence[LabelledPicture], rule: PictureRule) -> None:

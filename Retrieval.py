@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
 from dataset.loaders import TrainBatch, TrainLoader, train_loader
+from dataset.pictures import picture_rule
 from dataset.transforms import train_transform
 from models.build import build_model
-from models.embedder import Embedder, configured_tokenizer, picture_rule, pixels_of
+from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.encoders import normalise
 from models.pir import PIR
 from models.released import load_released, released_state_dict

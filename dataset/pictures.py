@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -14,6 +14,10 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from utils.errors import InputError, reason
 from utils.files import PICTURE_BYTES, PICTURE_FORMATS, read_bytes
+
+if TYPE_CHECKING:
+    from utils.config import Config
+    from utils.prior_config import PriorConfig
 
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
@@ -27,6 +31,11 @@ class PictureRule(NamedTuple):
 
 
 USUAL = PictureRule()
+
+
+def picture_rule(config: "Config | PriorConfig") -> PictureRule:
+    """What a config makes of pictures of 16 bits or many bands."""
+    return PictureRule(config.deep_pictures, config.bands)
 
 
 def load_picture(path: str | Path, rule: PictureRule = USUAL) -> ndarray:

@@ -1,7 +1,7 @@
 """Pictures that two splits share: by their paths, and by the hashes in a report of `Prepare.py`."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Split(NamedTuple):
 
     name: str
     files: Sequence[str]
-    pictures: Iterable[str]
+    pictures: Collection[str]
 
 
 def shared_pictures(splits: Sequence[Split]) -> Iterator[str]:
@@ -24,6 +24,9 @@ def shared_pictures(splits: Sequence[Split]) -> Iterator[str]:
 
     Those that look the same have equal hashes in the `report.json` beside their annotation files.
     """
+    splits = [split for split in splits if split.pictures]
+    if len(splits) < 2:  # an evaluation alone: no report need be read
+        return
     reports = {Path(file).with_name(REPORT) for split in splits for file in split.files}
     hashes = {place: text for report in reports if report.is_file() for place, text in _hashes(report)}
     places = [{os.path.realpath(picture) for picture in split.pictures} for split in splits]

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset.captions import clean_caption
 from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
-from dataset.pictures import USUAL, PictureRule, load_picture, rgb_pixels
+from dataset.pictures import USUAL, PictureRule, load_picture, picture_rule, rgb_pixels
 from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
 from models.build import build_model
@@ -137,11 +137,6 @@ def configured_tokenizer(config: Config, *, download: bool = False) -> PreTraine
     if config.tokenizer_folder is None:
         raise InputError("config: 'text_encoder' is null, so 'tokenizer' must name a folder with a vocabulary")
     return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_config["vocab_size"])
-
-
-def picture_rule(config: Config) -> PictureRule:
-    """What a config makes of pictures of 16 bits or many bands."""
-    return PictureRule(config.deep_pictures, config.bands)
 
 
 def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:

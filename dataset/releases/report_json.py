@@ -14,12 +14,12 @@ from dataset.releases.listing import SPLITS, ListedPicture, Listing
 from dataset.releases.near_duplicates import RULE, Hashed, NearDuplicate, near_duplicates
 from dataset.releases.perceptual_hash import hash_from_text, hash_text
 from dataset.releases.picture_check import PictureCheck
+from dataset.shared_pictures import REPORT
 from utils.errors import InputError
 from utils.files import file_checksum, leads_outside, read_json
 from utils.picture_rule import impossible_rule
 
 FORMAT = 2  # raised when the same input begins to give other output
-REPORT = "report.json"
 _PARTS = ("label", "image", "caption", "detail")  # of a finding
 
 
