@@ -216,10 +216,11 @@ class RetrievalTask:
         """The loss of a batch to minimise, and the losses it is made of."""
         device = self.run.device
         images = normalise(batch.images.to(device, non_blocking=True))  # [B, 3, H, W]
-        ids, mask, idx = (x.to(device, non_blocking=True) for x in (batch.ids, batch.attention_mask, batch.idx))
+        ids, mask = (x.to(device, non_blocking=True) for x in (batch.ids, batch.attention_mask))
+        idx, sentence = (x.to(device, non_blocking=True) for x in (batch.idx, batch.sentence))
         label = None if batch.label is None else batch.label.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.run.bf16):
-            losses = self.model(images, ids, mask, idx=idx, label=label)
+            losses = self.model(images, ids, mask, idx=idx, label=label, sentence=sentence)
         return losses.pop("loss"), losses
 
     def describe(self, batch: TrainBatch) -> str:

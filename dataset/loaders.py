@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
 from numpy import ndarray
@@ -33,6 +34,7 @@ class TrainBatch(NamedTuple):
     idx: Tensor  # int64 [k*B], the picture's image id
     label: Tensor | None  # int64 [k*B], the picture's scene; None where a record has no label
     captions: list[str]  # k*B
+    sentence: Tensor  # int64 [k*B], the same number for the same caption, on every process
 
 
 class TrainItem(NamedTuple):
@@ -252,4 +254,5 @@ class TrainCollate:
             idx=torch.tensor([record.image_id for record in records]),
             label=None if None in labels else torch.tensor(labels),
             captions=captions,
+            sentence=torch.tensor([crc32(caption.encode()) for caption in captions]),
         )

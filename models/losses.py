@@ -15,22 +15,33 @@ from utils.processes import world_size
 
 
 def contrastive_loss(
-    v: Tensor, t: Tensor, temp: Tensor | float, idx: Tensor | None = None, *, gather_grad: str = "local"
+    v: Tensor,
+    t: Tensor,
+    temp: Tensor | float,
+    idx: Tensor | None = None,
+    sentence: Tensor | None = None,
+    *,
+    gather_grad: str = "local",
 ) -> Tensor:
     """Image-text contrastive loss with every pair of the same picture as a positive.
 
     v, t: image and text features `[B, D]`; temp: temperature; idx `[B]`: picture ids (None: each its own).
+    sentence `[B]`: a number a sentence; other pictures' captions that say what one of its own says are its positives too.
     Returns the mean of the image-to-text and text-to-image cross-entropies.
     """
     v, t = gather(v, gather_grad), gather(t, gather_grad)
     logits = v @ t.T / temp  # [W * B, W * B]
-    if idx is None:
-        target = torch.eye(len(v), device=v.device)
-    else:
-        idx = gather(idx)
-        same = (idx[:, None] == idx[None, :]).float()
-        target = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    positive = torch.eye(len(v), device=v.device) if idx is None else _equal(gather(idx))
+    if sentence is not None:
+        # [picture, caption] -> the caption's sentence is said of the picture, by whichever of its captions.
+        positive = (positive @ _equal(gather(sentence))).clamp(max=1)
+    image_to_text = F.cross_entropy(logits, F.normalize(positive, p=1, dim=1))
+    return (image_to_text + F.cross_entropy(logits.T, F.normalize(positive.T, p=1, dim=1))) / 2
+
+
+def _equal(numbers: Tensor) -> Tensor:
+    """`[B]` -> `[B, B]`, 1 where two are the same."""
+    return (numbers[:, None] == numbers[None, :]).float()
 
 
 def class_centers(features: Tensor, label: Tensor) -> Tensor:

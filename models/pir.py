@@ -30,7 +30,7 @@ class PIR(nn.Module):
         self.max_violation = c.max_violation
         self.center_factor, self.clamp_temp = c.center_factor, c.clamp_temp
         self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
-        self.same_class_negatives = c.same_class_negatives
+        self.same_class_negatives, self.same_sentence_positives = c.same_class_negatives, c.same_sentence_positives
 
         if not c.use_triplet_loss:
             self.temp = nn.Parameter(torch.tensor(c.temp1))
@@ -89,13 +89,14 @@ class PIR(nn.Module):
         *,
         idx: Tensor | None = None,
         label: Tensor | None = None,
+        sentence: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch, named as released: `loss_contr`, `loss_affil`, `loss_triplet` as configured.
 
         `loss` among them is what is minimised: triplet alone, or contrastive plus `center_factor` times affiliation.
 
         images `[B, 3, H, W]`; ids `[k * B, L]`, k captions a picture, one picture's side by side;
-        idx and label `[k * B]`: picture ids and scene classes.
+        idx, label and sentence `[k * B]`: picture ids, scene classes, and a number a sentence.
         """
         v, t = self.encode_image(images), self.encode_text(ids, attention_mask)
         v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
@@ -103,8 +104,9 @@ class PIR(nn.Module):
             if self.use_triplet_loss:
                 loss = triplet_loss(v, t, hardest=self.max_violation, gather_grad=self.gather_grad)
                 return {"loss_triplet": loss, "loss": loss}
-            losses = {"loss_contr": contrastive_loss(v, t, self._clamped(self.temp), idx, gather_grad=self.gather_grad)}
-            losses["loss"] = losses["loss_contr"]
+            said = sentence if self.same_sentence_positives else None
+            contrastive = contrastive_loss(v, t, self._clamped(self.temp), idx, said, gather_grad=self.gather_grad)
+            losses = {"loss_contr": contrastive, "loss": contrastive}
             if self.use_affil_loss:
                 assert label is not None  # a train set without labels is refused where this loss is used
                 losses["loss_affil"] = affiliation_loss(
@@ -116,7 +118,7 @@ class PIR(nn.Module):
                     same_class_negatives=self.same_class_negatives,
                     gather_grad=self.gather_grad,
                 )
-                losses["loss"] = losses["loss_contr"] + self.center_factor * losses["loss_affil"]
+                losses["loss"] = contrastive + self.center_factor * losses["loss_affil"]
         return losses
 
     def _clamped(self, temp: Tensor) -> Tensor:

@@ -147,6 +147,7 @@ class Config:
     use_triplet_loss: bool = False
     max_violation: bool = False  # of the triplet loss: the hardest violation of each row and column, not all
     center_factor: NotNegative = 1.0
+    same_sentence_positives: bool = False  # a caption that other pictures have too, word for word, is theirs as well
 
     # Flaws of the released code; the defaults are the released behaviour
     mask_padding: bool = False
