@@ -26,7 +26,7 @@ def contrastive_loss(
     """Image-text contrastive loss with every pair of the same picture as a positive.
 
     v, t: image and text features `[B, D]`; temp: temperature; idx `[B]`: picture ids (None: each its own).
-    sentence `[B]`: a number a sentence; other pictures' captions that say what one of its own says are its positives too.
+    sentence `[B]`: a number a sentence; other pictures' captions equal to one of its own are its positives too.
     Returns the mean of the image-to-text and text-to-image cross-entropies.
     """
     v, t = gather(v, gather_grad), gather(t, gather_grad)
