@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -25,13 +25,21 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
 
     A terminal gets tqdm's bar; anything else a plain line every `every_seconds` and one at the end, with
     done/total, the elapsed and the estimated remaining time. from_first: show the first item too, once it is done.
+    counts: how much of `total` an item is (None: one).
     """
 
     def __init__(
-        self, iterable: Iterable[T], total: int, label: str, *, every_seconds: float = 15.0, from_first: bool = False
+        self,
+        iterable: Iterable[T],
+        total: int,
+        label: str,
+        *,
+        every_seconds: float = 15.0,
+        from_first: bool = False,
+        counts: Callable[[T], int] | None = None,
     ) -> None:
         self.iterable, self.total, self.label, self.every_seconds = iterable, total, label, every_seconds
-        self.from_first = from_first
+        self.from_first, self.counts = from_first, counts
         self._figures: dict[str, float | Tensor] = {}
 
     def show(self, **figures: float | Tensor) -> None:
@@ -45,11 +53,13 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
         terminal = sys.stderr.isatty()
         every = _BAR_SECONDS if terminal else self.every_seconds
         started = shown = monotonic()
+        done = 0
         with tqdm(total=self.total, desc=self.label, mininterval=0, miniters=1, disable=not terminal) as bar:
-            for done, item in enumerate(self.iterable, 1):
+            for number, item in enumerate(self.iterable, 1):
                 yield item
+                done += self.counts(item) if self.counts else 1
                 now = monotonic()
-                if now - shown < every and done != self.total and not (done == 1 and self.from_first):
+                if now - shown < every and done != self.total and not (number == 1 and self.from_first):
                     continue
                 shown = now
                 figures = ", ".join(f"{name} {float(x):.4g}" for name, x in self._figures.items())
@@ -61,7 +71,7 @@ class progress(Generic[T]):  # lower-case as tqdm is: it reads as a function in 
 
     def _line(self, done: int, elapsed: float, figures: str) -> str:
         parts = [f"{self.label}: {done}/{self.total}", f"{tqdm.format_interval(elapsed)} elapsed"]
-        if done < self.total:
+        if 0 < done < self.total:
             parts.append(f"{tqdm.format_interval(elapsed / done * (self.total - done))} left")
         return ", ".join([*parts, figures] if figures else parts)
 

@@ -1,0 +1,75 @@
+"""`Search.py index`: lock, find, compare, embed, finish. Of several processes the first opens, compares and removes."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from search.files import Found, find_files
+from search.indexing import broken_under, changes_of, embed_into
+from search.model import check_model, checksum_of, chosen_model, loaded_model
+from search.settings import settings_of
+from search.table import About, about_of, create, lock_index, open_index
+from utils import processes
+from utils.logs import say
+
+
+def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, str]]:
+    """Bring the index up to date; the files under `--images` that are not in it, each with what is wrong with it."""
+    about = about_of(args.index)
+    settings = settings_of(args, about)
+    model = chosen_model(args.checkpoint, about.model if about else None)
+    weights = checksum_of(model)
+    if about:
+        check_model(args.index, about, model, weights)
+    if processes.is_main():
+        lock_index(args.index)
+    roots = [os.path.abspath(root) for root in args.images]
+    found: Found = processes.of_main(lambda: find_files(roots))
+    if found.left_out:
+        say(found.left_out)
+    embedder = loaded_model(model, str(device))
+
+    if processes.is_main():
+        made = About(
+            weights_sha256=weights,
+            model=str(Path(model).resolve()),
+            dim=embedder.config.embed_dim,
+            average_orientations=settings.average_orientations,
+            tiling=settings.tiling,
+            picture_rule=settings.rule,
+        )
+        opened = open_index(args.index, writing=True) if about else create(args.index, made)
+        changes = changes_of(opened, found.files, roots)
+        opened.remove([*changes.vanished, *(file.path for file in changes.changed)])
+        say(f"{args.index}: {len(found.files)} files found, {changes.summary}")
+    processes.barrier()  # only now is there an index to open, and what has changed is out of it
+    opened = open_index(args.index)
+    # Before any process appends a record, so that all have the same list.
+    pending = processes.of_main(lambda: changes_of(opened, found.files, roots).new)
+    embedded = embed_into(
+        opened,
+        embedder,
+        pending,
+        tiling=settings.tiling,
+        rule=settings.rule,
+        average_orientations=settings.average_orientations,
+        num_workers=workers(args.num_workers),
+    )
+    processes.barrier()
+    broken = [*found.problems, *broken_under(opened, roots)] if processes.is_main() else []
+    if processes.is_main():
+        opened = open_index(args.index, writing=True)
+        opened.finish()
+        search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
+        say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
+    return broken
+
+
+def workers(given: int | None) -> int:
+    """How many processes read pictures for each that embeds: as given, or the cores that are left, 8 at most."""
+    if given is not None:
+        return given
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // processes.world_size() - 1))
