@@ -54,18 +54,37 @@ def scaled(bands: ndarray, rule: str) -> ndarray:
     """Values `[H, W, C]` as uint8, each band for itself; those of 8 bits as they are. What is not finite becomes 0."""
     if bands.dtype == np.uint8:
         return bands
+    if rule.startswith("divide"):
+        return _rounded(bands.astype(np.float64) / float(rule.split()[1]))
+    return stretched(bands, limits(bands, rule))
+
+
+def limits(bands: ndarray, rule: str) -> list[tuple[float, float]]:
+    """Of each band of values `[..., C]` what becomes 0 and what 255, by the rule `minmax` or `percentile LOW-HIGH`."""
+    shares = [0.0, 100.0] if rule == "minmax" else [float(share) for share in rule.split()[1].split("-")]
+    found = []
+    for band in np.moveaxis(bands, -1, 0):
+        inside = band[np.isfinite(band)].astype(np.float64)
+        low, high = np.percentile(inside, shares) if inside.size else (0.0, 1.0)
+        found.append((float(low), float(high)))
+    return found
+
+
+def stretched(bands: ndarray, limits: list[tuple[float, float]]) -> ndarray:
+    """Values `[H, W, C]` as uint8, each band between its limits. What is not finite becomes 0."""
     values = bands.astype(np.float64)
-    finite = np.isfinite(values)
-    kind, _, numbers = rule.partition(" ")
-    if kind == "divide":
-        values = values / float(numbers)
-    else:
-        shares = [0.0, 100.0] if kind == "minmax" else [float(share) for share in numbers.split("-")]
-        for band in range(values.shape[2]):
-            inside = values[:, :, band][finite[:, :, band]]
-            low, high = np.percentile(inside, shares) if inside.size else (0.0, 1.0)
-            values[:, :, band] = (values[:, :, band] - low) * (255 / (high - low) if high > low else 0.0)
-    return np.rint(np.clip(np.where(finite, values, 0), 0, 255)).astype(np.uint8)
+    for band, (low, high) in enumerate(limits):
+        values[:, :, band] = (values[:, :, band] - low) * (255 / (high - low) if high > low else 0.0)
+    return _rounded(values)
+
+
+def _rounded(values: ndarray) -> ndarray:
+    return np.rint(np.clip(np.where(np.isfinite(values), values, 0), 0, 255)).astype(np.uint8)
+
+
+def turned(pixels: ndarray, orientation: int) -> ndarray:
+    """Stored pixels `[H, W, C]` as people see them, by EXIF's orientation, 1 to 8; another leaves them as they are."""
+    return _TURNS.get(int(orientation), lambda p: p)(pixels)
 
 
 def jpeg2000_bits(image: ImageFile) -> int:
@@ -107,7 +126,7 @@ def _bands(data: bytes) -> ndarray:
             bands = np.atleast_3d(page.asarray())
             if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
                 bands = bands.transpose(1, 2, 0)
-        return _TURNS.get(int(orientation), lambda p: p)(bands)
+        return turned(bands, orientation)
     with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
         image.load()  # a file that is cut short is found here; OpenCV fills up what is missing
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -116,7 +135,7 @@ def _bands(data: bytes) -> ndarray:
         if read is not None and read.dtype != np.uint8:
             bands = np.atleast_3d(np.asarray(read))
             bands = bands[:, :, [2, 1, 0, 3][: bands.shape[2]]] if bands.shape[2] > 2 else bands
-            return _TURNS.get(int(orientation), lambda p: p)(bands)
+            return turned(bands, orientation)
     return _by_pillow(data)
 
 

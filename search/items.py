@@ -45,6 +45,7 @@ class OpenPicture(Protocol):
 
     tiles: list[Tile]
     taken: datetime | None  # when the picture was taken, with a time zone (UTC where the file names none)
+    remarks: list[str]  # lines on what was not as asked: no footprint, tiles of pixels instead of metres
 
     def read(self, tile: Tile) -> ndarray | None:
         """Pixels, uint8 `[H, W, 3]`; None where the tile has no data. Raises InputError naming file and window."""
