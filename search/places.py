@@ -1,126 +1,143 @@
-"""Where on the Earth the pixels of a georeferenced raster lie."""
+"""Places on the Earth: footprints of tiles, and the box, radius or polygon that a query asks for.
 
+Longitudes and latitudes are degrees of WGS 84. A shape that crosses the antimeridian goes on beyond 180 degrees, and
+is looked at a turn to the west and to the east as well. Poles are no inner points of any shape here.
+"""
+
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from affine import Affine
+import shapely
 from numpy import ndarray
-from rasterio.control import GroundControlPoint
-from rasterio.crs import CRS
-from rasterio.io import DatasetReader
-from rasterio.transform import GCPTransformer
 from rasterio.warp import transform
+from shapely.affinity import translate
+from shapely.geometry.base import BaseGeometry
 
-from search.items import Window
-from utils.errors import InputError
+from utils.errors import InputError, reason, shown
+from utils.files import read_text
 
-Footprint = tuple[tuple[float, float], ...]
-_WGS84 = "EPSG:4326"
-_EQUATOR, _FLATTENING = 6378137.0, 1 / 298.257223563  # metres; the ellipsoid's
-_ALMOST = 1e-6  # degrees, by which rounding takes a pole too far
+TURNS = (-360.0, 0.0, 360.0)
+POLYGON_BYTES = 64 * 2**20
+LEAST_METRES = 110_500.0  # a degree of latitude has no fewer, at the equator
+
+Bounds = tuple[float, float, float, float]  # west, south, east, north
+
+
+def outline(corners: Sequence[tuple[float, float]]) -> BaseGeometry:
+    """The point, line or polygon of (longitude, latitude) corners, whose neighbours are less than half a turn apart."""
+    first = corners[0][0]
+    unwound = [(first + (lon - first + 180) % 360 - 180, lat) for lon, lat in corners]
+    if len(unwound) == 1:
+        return shapely.Point(unwound[0])
+    return shapely.Polygon(unwound) if len(unwound) > 2 else shapely.LineString(unwound)
 
 
 @dataclass(frozen=True)
-class Georeference:
-    """A raster's coordinate system, and how pixels lie in it: an affine transform or ground control points."""
+class Region:
+    """Where a query looks: a tile belongs to it whose footprint it touches."""
 
-    crs: CRS
-    affine: Affine | None
-    control_points: Sequence[GroundControlPoint] = ()
+    shape: BaseGeometry | None  # a box or polygon
+    centre: tuple[float, float] | None = None  # of a circle
+    metres: float = 0.0
 
-    def degrees(self, pixels: ndarray) -> ndarray:
-        """Longitudes and latitudes `[N, 2]` of places `[N, 2]`, column and row, in the raster.
+    def condition(self) -> str:
+        """What a row's bounds must fulfil, as SQL: all that touch the region do, some others too."""
+        west, south, east, north = self._bounds()
+        turned = (f"(east >= {west + turn!r} AND west <= {east + turn!r})" for turn in TURNS)
+        return f"north >= {south!r} AND south <= {north!r} AND ({' OR '.join(turned)})"
 
-        Raises InputError where one of them has none.
-        """
-        columns, rows = pixels.T.astype(np.float64)
-        try:
-            if self.affine is not None:
-                xs, ys = self.affine * (columns, rows)
-            else:
-                with GCPTransformer(self.control_points) as fitted:
-                    xs, ys = fitted.xy(rows, columns, offset="ul")
-            longitudes, latitudes = transform(self.crs, _WGS84, np.asarray(xs), np.asarray(ys))
-        except Exception:  # GDAL's and PROJ's own errors, of kinds that rasterio keeps to itself
-            raise InputError("its coordinate system cannot be brought to longitude and latitude") from None
-        return np.stack([longitudes, latitudes], axis=1)
+    def touches(self, footprints: ndarray) -> ndarray:
+        """Which of the shapes `[N]` the region touches, bool `[N]`."""
+        if self.shape is not None:
+            return np.logical_or.reduce([shapely.intersects(footprints, translate(self.shape, t)) for t in TURNS])
+        return self._distances(footprints) <= self.metres
+
+    def _bounds(self) -> Bounds:
+        if self.shape is not None:
+            return self.shape.bounds
+        assert self.centre is not None
+        longitude, latitude = self.centre
+        high = self.metres / LEAST_METRES
+        furthest = min(abs(latitude) + high, 90.0)
+        wide = 180.0 if furthest >= 89.9 else min(high / math.cos(math.radians(furthest)), 180.0)
+        return (longitude - wide, latitude - high, longitude + wide, latitude + high)
+
+    def _distances(self, footprints: ndarray) -> ndarray:
+        """Metres `[N]` from the centre to the nearest point of each shape, corners exactly on the ellipsoid."""
+        assert self.centre is not None
+        longitude, latitude = self.centre
+        around = f"+proj=aeqd +lon_0={longitude!r} +lat_0={latitude!r} +datum=WGS84 +units=m"
+        flat = shapely.transform(footprints, lambda xy: np.stack(transform("EPSG:4326", around, *xy.T), axis=1))
+        return shapely.distance(flat, shapely.Point(0, 0))
 
 
-def georeference(dataset: DatasetReader) -> Georeference | None:
-    """An open raster's, by its transform or, where it has none, by its ground control points; None without.
+def box(west: float, south: float, east: float, north: float) -> Region:
+    """A box of longitudes and latitudes; west of more than east: over the antimeridian."""
+    _check_degrees("box", (west, east), (south, north))
+    if south > north:
+        raise InputError(f"box: its south {south:g} is north of its north {north:g}; give WEST SOUTH EAST NORTH")
+    return Region(shapely.box(west, south, east + 360 if west > east else east, north))
 
-    Raises InputError where there is one that cannot be understood.
-    """
+
+def circle(longitude: float, latitude: float, metres: float) -> Region:
+    """All within so many metres of a point, on the ellipsoid."""
+    _check_degrees("radius", (longitude,), (latitude,))
+    if not 0 < metres < 2e7:
+        raise InputError(f"radius: {metres:g} metres; give LONGITUDE LATITUDE METRES, of metres more than 0")
+    return Region(None, (longitude, latitude), metres)
+
+
+def polygon(given: str | Path | dict) -> Region:
+    """The polygons of a GeoJSON file or its content, or a WKT text or file of one, in longitude and latitude."""
+    named = given if isinstance(given, str | Path) else "a GeoJSON"
+    shape = shapely.union_all(_polygons(_read(given), str(named)))
+    west, south, east, north = shape.bounds
+    if not -360 <= west <= east <= 540 or not -90 <= south <= north <= 90:
+        raise InputError(f"polygon {shown(str(named))}: its coordinates are no longitudes and latitudes")
+    return Region(shape)
+
+
+def _read(given: str | Path | dict) -> Any:
+    """The GeoJSON or WKT that was given, or its file's."""
+    if isinstance(given, dict):
+        return given
+    text = str(given)
+    if isinstance(given, Path) or not text.lstrip().upper().startswith(("POLYGON", "MULTIPOLYGON", "{")):
+        text = read_text(given, "a polygon", POLYGON_BYTES)
+    if not text.lstrip().startswith("{"):
+        return text
     try:
-        crs, affine = dataset.crs, dataset.transform
-        points, points_crs = dataset.gcps
-    except Exception:  # as above
-        raise InputError("its coordinate system cannot be understood") from None
-    if crs and not affine.is_identity:
-        if affine.is_degenerate or not all(map(math.isfinite, affine)):
-            raise InputError("its georeference maps the whole raster on a line or nowhere")
-        return Georeference(crs, affine)
-    if points_crs and len(points) >= 3:
-        return Georeference(points_crs, None, points)
-    return None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"polygon {shown(str(given))} is no GeoJSON: {reason(error)}") from None
 
 
-def footprints(place: Georeference, windows: Sequence[Window]) -> list[Footprint | None]:
-    """The corners of each window in degrees, from its upper left one along its upper side; None where there are none.
-
-    They lie together: of a window across the 180th meridian some longitudes are beyond 180 or -180.
-    """
-    corners = np.array(
-        [[(c, r), (c + w, r), (c + w, r + h), (c, r + h), (c + w / 2, r + h / 2)] for c, r, w, h in windows]
-    )  # [N, 5, 2], the middle last
+def _polygons(content: Any, named: str) -> list[BaseGeometry]:
+    """The valid polygons of a GeoJSON object or a WKT text."""
     try:
-        degrees = place.degrees(corners.reshape(-1, 2)).reshape(-1, 5, 2)
-    except InputError:  # one place outside of what the projection knows is enough: each window by itself
-        degrees = np.full(corners.shape, np.nan)
-        for number, own in enumerate(corners):
-            try:
-                degrees[number] = place.degrees(own)
-            except InputError:
-                continue
-    return [_footprint(own) for own in degrees]
+        if isinstance(content, str):
+            shapes = [shapely.from_wkt(content)]
+        elif content.get("type") == "FeatureCollection":
+            shapes = [shapely.from_geojson(json.dumps(feature["geometry"])) for feature in content["features"]]
+        else:
+            shapes = [shapely.from_geojson(json.dumps(content.get("geometry", content)))]
+    except Exception as error:  # what a foreign file holds raises nearly anything
+        raise InputError(f"polygon {shown(named)} is neither GeoJSON nor WKT: {reason(error)[:200]}") from None
+    if not shapes or any(s is None or s.is_empty or s.geom_type not in ("Polygon", "MultiPolygon") for s in shapes):
+        raise InputError(f"polygon {shown(named)}: expected polygons alone, at least one")
+    for shape in shapes:
+        if not shape.is_valid:
+            raise InputError(f"polygon {shown(named)} is no valid one: {shapely.is_valid_reason(shape)}; mend it")
+    return shapes
 
 
-def metres_a_pixel(place: Georeference, size: tuple[int, int]) -> tuple[float, float]:
-    """Width and height of a pixel on the ground, in metres, in the middle of a raster of `size` pixels.
-
-    Raises InputError where it is not to be told.
-    """
-    column, row = size[0] / 2, size[1] / 2
-    far = max(1.0, min(size) / 100)  # pixels
-    here, right, below = place.degrees(np.array([(column, row), (column + far, row), (column, row + far)]))
-    lengths = tuple(_metres(here, there) / far for there in (right, below))
-    if not all(math.isfinite(length) and length > 0 for length in lengths):
-        raise InputError("its pixels have no size on the ground")
-    return lengths[0], lengths[1]
-
-
-def _metres(here: ndarray, there: ndarray) -> float:
-    """The distance of two near places, `[2]` in degrees each, on the ellipsoid."""
-    latitude = math.radians(float(here[1] + there[1]) / 2)
-    squared = _FLATTENING * (2 - _FLATTENING)
-    root = math.sqrt(1 - squared * math.sin(latitude) ** 2)
-    east = math.radians((float(there[0] - here[0]) + 180) % 360 - 180) * math.cos(latitude) * _EQUATOR / root
-    north = math.radians(float(there[1] - here[1])) * _EQUATOR * (1 - squared) / root**3
-    return math.hypot(east, north)
-
-
-def _footprint(degrees: ndarray) -> Footprint | None:
-    """The four corners of `[5, 2]`, corners and middle; None where they are not on the Earth."""
-    if not np.isfinite(degrees).all() or np.abs(degrees).max() > 360:
-        return None
-    longitudes, latitudes = degrees.T
-    if np.abs(latitudes).max() > 90 + _ALMOST:
-        return None
-    corners, middle = longitudes[:4], longitudes[4]
-    if not corners.min() <= middle <= corners.max():  # across the 180th meridian
-        corners = middle + (corners - middle + 180) % 360 - 180
-    turn = 360 * round(middle / 360)  # of rasters that count longitudes to 360
-    points = np.stack([corners - turn, latitudes[:4].clip(-90, 90)], axis=1)
-    return tuple((float(longitude), float(latitude)) for longitude, latitude in points)
+def _check_degrees(what: str, longitudes: Sequence[float], latitudes: Sequence[float]) -> None:
+    for name, values, most in (("longitude", longitudes, 180), ("latitude", latitudes, 90)):
+        for value in values:
+            if not abs(value) <= most:  # a value that is no number too
+                raise InputError(f"{what}: {name} {value:g} is not within -{most} to {most} degrees")

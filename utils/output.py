@@ -27,6 +27,7 @@ RESUME = "resume.pth"
 CURVES = "tensorboard"
 
 LOCK = ".lock"  # held while a program writes to the folder
+WAY_OUT = "give another --output_dir"  # of a folder that another run writes to
 EARLIER = "earlier"  # where the evaluations before the last one are kept
 
 OF_EVALUATION = (RESULT, RANKS, EMBEDDINGS, EXAMPLES, CONFUSION)
@@ -93,15 +94,15 @@ def keep_earlier(folder: Path) -> None:
             os.replace(folder / file, place / file)
 
 
-def lock(folder: Path) -> None:
-    """Keep the folder for this process until it ends; InputError naming the process that has it already.
+def lock(folder: Path, way_out: str = WAY_OUT) -> None:
+    """Keep the folder for this process until it ends; InputError naming the process that has it already, and a way out.
 
     The system frees the lock of a process that was killed.
     """
     place = folder / LOCK
     if place in _locks and place.exists():
         return
-    file = _opened_lock(place)
+    file = _opened_lock(place, way_out)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -115,7 +116,7 @@ def check_unlocked(folder: Path) -> None:
         _opened_lock(folder / LOCK).close()
 
 
-def _opened_lock(place: Path) -> IO[str]:
+def _opened_lock(place: Path, way_out: str = WAY_OUT) -> IO[str]:
     """The lock's file, locked."""
     while True:
         file = place.open("a+")
@@ -123,9 +124,7 @@ def _opened_lock(place: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = place.read_text(encoding="utf-8").strip() or "another process"
-            raise InputError(
-                f"{place.parent} is in use by another run ({holder}); wait for it, or give another --output_dir"
-            ) from None
+            raise InputError(f"{place.parent} is in use by another run ({holder}); wait for it, or {way_out}") from None
         if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
             return file
         file.close()  # whoever had the lock removed the file since it was opened here

@@ -1,0 +1,56 @@
+"""The contact sheet: a PNG of the tiles that answer a query, the best first, each with rank, score and name."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from search.answers import tile_name
+from search.query import Hit
+from utils.errors import printable
+from utils.examples import FAINT, INK, PAPER, RULE, font_with
+from utils.files import write_whole
+
+SIDE, GAP, MARGIN = 224, 16, 32  # pixels
+LINE, NAME = 22, 16  # heights of a line of text and of its letters
+ACROSS = 5
+MOST = 500  # tiles on a sheet
+
+
+def draw_contact_sheet(file: Path, title: str, hits: Sequence[Hit], read: Callable[[Hit], ndarray]) -> None:
+    """Write the first `MOST` hits as a PNG.
+
+    read: gives a tile's pixels, uint8 `[H, W, 3]`; what it raises is raised. The file is written whole or not at all.
+    """
+    hits = hits[:MOST]
+    across = max(1, min(ACROSS, len(hits)))
+    down = -(-len(hits) // across)
+    width = max(across * (SIDE + GAP) - GAP, 3 * SIDE)
+    head = MARGIN + 2 * LINE
+    sheet = Image.new("RGB", (width + 2 * MARGIN, head + down * (SIDE + 2 * LINE + GAP) + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    _write(pen, (MARGIN, MARGIN), title if hits else f"{title}: nothing found", width, INK, 22)
+    for rank, hit in enumerate(hits, 1):
+        x = MARGIN + (rank - 1) % across * (SIDE + GAP)
+        y = head + (rank - 1) // across * (SIDE + 2 * LINE + GAP)
+        thumbnail = ImageOps.contain(Image.fromarray(read(hit)), (SIDE, SIDE), Image.Resampling.LANCZOS)
+        sheet.paste(ImageOps.pad(thumbnail, (SIDE, SIDE), color=RULE), (x, y))
+        _write(pen, (x, y + SIDE + 4), f"{rank}   {hit.score:.3f}", SIDE, INK, NAME)
+        _write(pen, (x, y + SIDE + 4 + LINE), Path(tile_name(hit)).name, SIDE, FAINT, NAME)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
+    write_whole(file, content.getvalue())
+
+
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, ink: str, size: int) -> None:
+    """A line of text, cut in the middle where it is wider than `width`: names differ at their ends."""
+    text = printable(text)
+    font = ImageFont.truetype(str(font_with(frozenset(text.replace(" ", "")))), size)
+    kept = len(text)
+    shown = text
+    while kept > 2 and font.getlength(shown) > width:
+        kept = min(kept - 1, int(kept * width / font.getlength(shown)) + 1)
+        shown = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+    pen.text(at, shown, fill=ink, font=font)
