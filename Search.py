@@ -37,10 +37,7 @@ def index(args: argparse.Namespace) -> int:
     device = processes.start(args.device or "auto")
     broken = update(args, device)
     processes.stop()
-    for path, problem in broken[:NAMED]:
-        print(f"left out: {printable(path)}: {printable(problem)}", file=sys.stderr)
-    if len(broken) > NAMED:
-        print(f"left out: {len(broken) - NAMED} more; Search.py info names them", file=sys.stderr)
+    name_broken(broken)
     # A launcher takes any other code for a failure; it is then asked for anew.
     return SOME_BROKEN if broken and not is_launched() else 0
 
@@ -62,7 +59,7 @@ def query(args: argparse.Namespace) -> int:
 
     opened, queries = open_index(args.index), queries_of(args)
     model = model_of(opened, args.checkpoint, args.device)
-    answers = answer(opened, model, queries, exact=args.exact)
+    answers = answer(opened, model, queries)
     write_answers(args, queries, answers)
     if args.sheet:
         draw_sheets(args.sheet, opened, queries, answers)
@@ -93,7 +90,17 @@ def embed(args: argparse.Namespace) -> int:
     """Write the embeddings of pictures to one file."""
     from search.embedding import embed_to_file
 
-    return SOME_BROKEN if embed_to_file(args) else 0
+    broken = embed_to_file(args)
+    name_broken(broken)
+    return SOME_BROKEN if broken else 0
+
+
+def name_broken(broken: list[tuple[str, str]]) -> None:
+    """A line each for the first pictures that cannot be read."""
+    for path, problem in broken[:NAMED]:
+        print(f"left out: {printable(path)}: {printable(problem)}", file=sys.stderr)
+    if len(broken) > NAMED:
+        print(f"left out: {len(broken) - NAMED} more", file=sys.stderr)
 
 
 def say_values(values: dict, *, as_json: bool) -> None:
@@ -102,7 +109,11 @@ def say_values(values: dict, *, as_json: bool) -> None:
         print(json.dumps(values, indent=2))
         return
     for name, value in values.items():
-        shown = [f"{printable(key)}: {printable(str(of))}" for key, of in value.items()] if isinstance(value, dict) else None
+        shown = (
+            [f"{printable(key)}: {printable(str(of))}" for key, of in value.items()]
+            if isinstance(value, dict)
+            else None
+        )
         print(f"{name}: {printable(str(value))}" if shown is None else f"{name}: {'; '.join(shown) or 'none'}")
 
 

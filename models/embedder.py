@@ -88,6 +88,11 @@ class Embedder:
                 self.model, shown, len(pictures), self.device, average_orientations=average_orientations
             )
 
+    def embed_pixels(self, images: Tensor, *, average_orientations: bool = False) -> ndarray:
+        """Transformed pictures, uint8 `[b, 3, S, S]` -> `[b, D]`, of this process alone."""
+        with self._evaluating(), torch.inference_mode():
+            return _picture_embeddings(self.model, images, self.device, average_orientations).float().cpu().numpy()
+
     def text_embeddings(self, captions: Sequence[str], *, label: str | None = None) -> Tensor:
         """Cleaned captions -> `[N, D]` on the device; label as of `image_embeddings`."""
         batches = caption_batches(
@@ -172,13 +177,18 @@ def embed_picture_batches(
 
     average_orientations: embed each (square) picture in its eight orientations and take the mean, as a unit vector.
     """
-    embedded = []
-    for positions, images in batches:
-        images = normalise(images.to(device, non_blocking=True))  # [b, 3, H, W]
-        views = orientations(images) if average_orientations else [images]
-        embeds = torch.stack([model.encode_image(view) for view in views])  # [1 or 8, b, D]
-        embedded.append((positions, F.normalize(embeds.mean(dim=0), dim=-1) if average_orientations else embeds[0]))
+    embedded = [
+        (positions, _picture_embeddings(model, images, device, average_orientations)) for positions, images in batches
+    ]
     return _in_order(embedded, total, model, device)
+
+
+def _picture_embeddings(model: PIR, images: Tensor, device: torch.device, average_orientations: bool) -> Tensor:
+    """uint8 `[b, 3, H, W]` -> unit embeddings `[b, D]`."""
+    images = normalise(images.to(device, non_blocking=True))
+    views = orientations(images) if average_orientations else [images]
+    embeds = torch.stack([model.encode_image(view) for view in views])  # [1 or 8, b, D]
+    return F.normalize(embeds.mean(dim=0), dim=-1) if average_orientations else embeds[0]
 
 
 def orientations(images: Tensor) -> list[Tensor]:

@@ -69,7 +69,12 @@ def _pictures(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="folders, zip or tar archives, pictures and rasters",
     )
-    add("--tile", type=int, metavar="PIXELS", help=f"large pictures are cut into such squares (default: {TILING.pixels})")
+    add(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help=f"large pictures are cut into such squares (default: {TILING.pixels})",
+    )
     add("--tile_metres", type=float, metavar="M", help="that side on the ground, for rasters that know their place")
     add("--overlap", type=float, metavar="SHARE", help=f"of neighbouring squares (default: {TILING.overlap})")
     add(
@@ -112,11 +117,11 @@ def _query(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to look for")
     what.add_argument("--queries", type=named_path, metavar="FILE", help="a query a line, beside those given")
     what.add_argument("--image", action="append", default=[], type=name, metavar="FILE", help="a picture; repeatable")
-    what.add_argument(
-        "--like", action="append", default=[], type=name, metavar="PATH", help="a picture of the index"
-    )
+    what.add_argument("--like", action="append", default=[], type=name, metavar="PATH", help="a picture of the index")
     what.add_argument("--not", action="append", default=[], dest="minus", metavar="TEXT", help="less of this")
-    what.add_argument("--image_weight", type=float, default=0.5, metavar="W", help="of pictures beside words (default: 0.5)")
+    what.add_argument(
+        "--image_weight", type=float, default=0.5, metavar="W", help="of pictures beside words (default: 0.5)"
+    )
     what.add_argument("--not_weight", type=float, default=0.5, metavar="W", help="of what is subtracted (default: 0.5)")
     where = parser.add_argument_group("where and when")
     where.add_argument("--box", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="degrees")

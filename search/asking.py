@@ -35,6 +35,7 @@ def queries_of(args: argparse.Namespace) -> list[Query]:
         "top": args.top,
         "min_score": args.min_score,
         "fold": not args.keep_duplicates,
+        "exact": args.exact,
     }
     pictures: list[Picture] = [*map(Path, args.image), *map(IndexedTile, args.like)]
     if not pictures:

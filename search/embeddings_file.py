@@ -16,8 +16,8 @@ from utils.files import written_whole
 def write_embeddings(file: Path, tiles: Sequence[TileOf], vectors: ndarray, model: str) -> None:
     """Write paths, windows and unit vectors `[N, D]`, whole or not at all.
 
-    `.npz`: `path` `[N]`, `window` `[N, 4]` (column, row, width, height), `embedding` `[N, D]`, `weights_sha256`; `.parquet`:
-    a row a tile, the model in the schema's metadata. model: SHA-256 of its weights.
+    `.npz`: `path` `[N]`, `window` `[N, 4]` (column, row, width, height), `embedding` `[N, D]`, `weights_sha256`;
+    `.parquet`: a row a tile, the model in the schema's metadata. model: SHA-256 of its weights.
     """
     paths = [tile.file.path for tile in tiles]
     windows = np.array([tile.tile.window for tile in tiles], np.int32).reshape(-1, 4)

@@ -1,6 +1,7 @@
-"""Bringing an index up to date with the pictures there are: what is new or changed is embedded, what vanished dropped."""
+"""What an index lacks of the pictures there are, and the embedding of it."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,10 +13,10 @@ import numpy as np
 from dataset.pictures import PictureRule
 from dataset.transforms import evaluation_transform
 from models.embedder import Embedder
+from search.columns import FileRecord, Row
 from search.items import PictureFile, Tiling
 from search.opening import open_picture
 from search.reading import Done, TileBatch, TileReader, is_shared, tile_loader
-from search.columns import FileRecord, Row
 from search.table import Index
 from utils import processes
 from utils.errors import InputError
@@ -31,6 +32,11 @@ class Changes:
     new: list[PictureFile]  # those that an interrupted run has begun among them
     changed: list[PictureFile]
     vanished: list[str]  # paths
+
+    @property
+    def summary(self) -> str:
+        """How many are to be embedded, embedded again and dropped."""
+        return f"{len(self.new)} to embed, {len(self.changed)} changed, {len(self.vanished)} vanished"
 
 
 @dataclass
@@ -52,6 +58,12 @@ def changes_of(index: Index, found: Sequence[PictureFile], roots: Sequence[str])
     vanished = [path for path in {*known, *begun} if path not in there and is_under(path, roots)]
     renewed = {file.path for file in changed}
     return Changes([file for file in new if file.path not in renewed], changed, vanished)
+
+
+def broken_under(index: Index, roots: Sequence[str]) -> list[tuple[str, str]]:
+    """The files of the index under `roots` that cannot be read, each with what is wrong with it."""
+    under = [os.path.abspath(root) for root in roots]
+    return [(path, r.error) for path, r in sorted(index.files().items()) if r.error and is_under(path, under)]
 
 
 def is_under(path: str, roots: Sequence[str]) -> bool:
@@ -95,8 +107,8 @@ def embed_into(
     finished: list[Done] = []  # small files, whole
     recorded = 0  # of them, in the index
     parts: dict[str, list[Done]] = defaultdict(list)  # of large files, by path
-    total = _own_units(files, tiling, rule)
-    for batch in progress(loader, total, "embedding pictures", counts=_units):
+    total = progress_total(files, tiling, rule)
+    for batch in progress(loader, total, "embedding pictures", counts=units):
         if batch.tiles:
             vectors = embedder.embed_pixels(batch.images, average_orientations=average_orientations)
             embedded.append(vectors)
@@ -117,13 +129,13 @@ def embed_into(
     return _outcome(_of_all_processes({"": finished})[""])
 
 
-def _units(batch: TileBatch) -> int:
+def units(batch: TileBatch) -> int:
     """What a batch counts in the progress: small files that are finished, and tiles of large ones."""
     tiles = sum(is_shared(of.file) for of in batch.tiles)
     return tiles + sum(done.empty if is_shared(done.file) else 1 for done in batch.done)
 
 
-def _own_units(files: Sequence[PictureFile], tiling: Tiling, rule: PictureRule) -> int:
+def progress_total(files: Sequence[PictureFile], tiling: Tiling, rule: PictureRule) -> int:
     """How many there will be for this process, about."""
     share, tiles = processes.world_size(), 0
     large = [file for file in files if is_shared(file)]

@@ -36,6 +36,7 @@ class Query:
     top: int = 10
     min_score: float | None = None
     fold: bool = True  # of near-duplicates show the best alone
+    exact: bool = False  # compare with every row, even where the index has an approximate search
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be asked."""
@@ -97,7 +98,7 @@ def _hits(index: Index, vector: ndarray, query: Query) -> list[Hit]:
         raise InputError(f"the index {index.uri} knows no picture's place, so none can be looked for by place")
     fetched = query.top * 2 if query.fold or query.regions else query.top
     while True:  # what is folded or lies beside the region makes room for others
-        found = index.nearest(vector, fetched, where, vectors=query.fold)
+        found = index.nearest(vector, fetched, where, exact=query.exact, vectors=query.fold)
         exhausted = len(found) < fetched
         kept = _kept(found, query)
         below = query.min_score is not None and len(found) and found["score"][-1].as_py() < query.min_score

@@ -18,8 +18,8 @@ from dataset.deep_pictures import limits, scaled, stretched, turned
 from dataset.pictures import PictureRule
 from search.cutting import is_one_tile, windows
 from search.exif import Exif, parsed_time
-from search.items import PictureFile, Tile, Tiling
 from search.georeference import footprints, georeference, metres_a_pixel
+from search.items import PictureFile, Tile, Tiling
 from utils.errors import InputError, reason
 
 # Files beside a raster (.ovr, .msk, .aux.xml) may be, or name, anything that GDAL has a driver for: those which lead

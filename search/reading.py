@@ -59,13 +59,13 @@ class TileReader(IterableDataset):
         rule: PictureRule,
         transform: Transform,
         batch_size: int,
-        present: Mapping[str, set[Window]],
+        present: Mapping[str, set[Window]] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         """present: by path, the windows that an interrupted run has left in the index."""
         self.files, self.tiling, self.rule, self.transform = files, tiling, rule, transform
-        self.batch_size, self.present, self.rank, self.world_size = batch_size, present, rank, world_size
+        self.batch_size, self.present, self.rank, self.world_size = batch_size, present or {}, rank, world_size
 
     def __iter__(self) -> Iterator[TileBatch]:
         worker = get_worker_info()
@@ -103,4 +103,8 @@ class TileReader(IterableDataset):
 def tile_loader(reader: TileReader, num_workers: int, *, pin_memory: bool = False) -> DataLoader:
     """A loader whose items are the reader's `TileBatch`es."""
     allow_open_files(num_workers)
-    return DataLoader(reader, batch_size=None, num_workers=num_workers, pin_memory=pin_memory)
+    # Forked from here a worker would inherit the database's threads in the middle of their work.
+    context = "forkserver" if num_workers else None
+    return DataLoader(
+        reader, batch_size=None, num_workers=num_workers, pin_memory=pin_memory, multiprocessing_context=context
+    )

@@ -164,6 +164,27 @@ class Index:
             return neighbours.nearest(self._pictures, vector, top, columns, where=where, exact=exact)
 
 
+def about_of(uri: str | Path) -> About | None:
+    """What the index there was made with; None where there is none yet, or a half-made one that `create` replaces."""
+    if not _remote(str(uri)) and not Path(uri).is_dir():
+        return None
+    with _told(str(uri)):
+        if ABOUT not in _tables(lancedb.connect(str(uri))):
+            return None
+    return open_index(uri).about
+
+
+def lock_index(uri: str | Path) -> None:
+    """Keep the index, made or still to be made, for this process until it ends; see `Index.lock`."""
+    if _remote(str(uri)):
+        return
+    try:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        lock(Path(uri), "an index has one writer at a time")
+    except OSError as error:
+        raise InputError(f"the index {uri} cannot be written ({error.strerror})") from None
+
+
 def create(uri: str | Path, about: About) -> Index:
     """A new index in a new or empty folder, or in an object store; an index that was left half-made is made again."""
     uri = str(uri)

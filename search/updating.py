@@ -58,13 +58,13 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
         num_workers=workers(args.num_workers),
     )
     processes.barrier()
-    broken = [*found.problems, *broken_under(opened, roots)] if processes.is_main() else []
-    if processes.is_main():
-        opened = open_index(args.index, writing=True)
-        opened.finish()
-        search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
-        say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
-    return broken
+    if not processes.is_main():
+        return []
+    opened = open_index(args.index, writing=True)  # with what all have appended
+    opened.finish()
+    search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
+    say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
+    return [*found.problems, *broken_under(opened, roots)]
 
 
 def workers(given: int | None) -> int:

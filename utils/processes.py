@@ -1,8 +1,9 @@
 """The processes of a run: start and stop, ranks, a model in parallel, the gather of an evaluation."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.announced import announced_world_size, is_launched, named_cards
 from utils.errors import InputError
+
+T = TypeVar("T")
 
 
 def start(device: str = "auto") -> torch.device:
@@ -114,6 +117,11 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def of_main(value: Callable[[], T]) -> T:
+    """What process 0 finds, on every process; the others wait for it."""
+    return gather_objects(value() if is_main() else None)[0]
 
 
 def gather_uneven(rows: Tensor) -> Tensor:
