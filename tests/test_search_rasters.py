@@ -391,9 +391,10 @@ def photograph(path, **more):
     details = {ExifTags.Base.DateTimeOriginal: "2024:07:31 12:30:00"}
     if "offset" in more:
         details[ExifTags.Base.OffsetTimeOriginal] = more["offset"]
-    exif[ExifTags.IFD.Exif] = details
     gps = {1: "S", 2: (33.0, 30.0, 36.0), 3: "W", 4: (70.0, 36.0, 0.0)} | more.get("gps", {})
-    exif[ExifTags.IFD.GPSInfo] = gps
+    for part, values in ((ExifTags.IFD.Exif, details), (ExifTags.IFD.GPSInfo, gps)):
+        exif.get_ifd(part).update(values)  # for which Pillow writes no more than this to a JPEG
+        exif[part] = values  # and no less to a TIFF
     Image.fromarray(land(100, 150).transpose(1, 2, 0)).save(path, exif=exif)
     return path
 
