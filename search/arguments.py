@@ -99,7 +99,6 @@ def _index(parser: argparse.ArgumentParser) -> None:
     _model(parser, "the index's, or that of this repository")
     add = parser.add_argument
     add("--dist", metavar="PRESET", help="processes that embed side by side: cpu2, f4 ... (default: auto; see run.py)")
-    add("--keep_vanished", action="store_true", help="keep pictures in the index that are not found any more")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
 
 

@@ -38,7 +38,8 @@ class Georeference:
         columns, rows = pixels.T.astype(np.float64)
         try:
             if self.affine is not None:
-                xs, ys = self.affine * (columns, rows)
+                a, b, c, d, e, f = self.affine[:6]
+                xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
             else:
                 with GCPTransformer(self.control_points) as fitted:
                     xs, ys = fitted.xy(rows, columns, offset="ul")

@@ -26,7 +26,7 @@ from search import neighbours
 from search.columns import RECORDS, FileRecord, Row, any_of, row_schema, row_table, window_of
 from search.items import Tiling, Window
 from utils.errors import InputError, reason, shown
-from utils.output import LOCK, lock
+from utils.output import LOCK, lock, unlock
 
 VERSION = 1
 PICTURES, FILES, ABOUT = "pictures", "files", "about"
@@ -183,6 +183,12 @@ def lock_index(uri: str | Path) -> None:
         lock(Path(uri), "an index has one writer at a time")
     except OSError as error:
         raise InputError(f"the index {uri} cannot be written ({error.strerror})") from None
+
+
+def unlock_index(uri: str | Path) -> None:
+    """Give the index free for another writer."""
+    if not _remote(str(uri)):
+        unlock(Path(uri))
 
 
 def create(uri: str | Path, about: About) -> Index:

@@ -10,7 +10,7 @@ from search.files import Found, find_files
 from search.indexing import broken_under, changes_of, embed_into
 from search.model import check_model, checksum_of, chosen_model, loaded_model
 from search.settings import settings_of
-from search.table import About, about_of, create, lock_index, open_index
+from search.table import About, about_of, create, lock_index, open_index, unlock_index
 from utils import processes
 from utils.logs import say
 
@@ -64,6 +64,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     opened.finish()
     search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
     say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
+    unlock_index(args.index)
     return [*found.problems, *broken_under(opened, roots)]
 
 
