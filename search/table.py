@@ -25,8 +25,9 @@ from dataset.pictures import USUAL, PictureRule
 from search import neighbours
 from search.columns import RECORDS, FileRecord, Row, any_of, row_schema, row_table, window_of
 from search.items import Tiling, Window
-from utils.errors import InputError, reason, shown
+from utils.errors import InputError, listed, reason, shown
 from utils.output import LOCK, lock, unlock
+from utils.typed import Count, read_fields, read_value
 
 VERSION = 1
 PICTURES, FILES, ABOUT = "pictures", "files", "about"
@@ -39,7 +40,7 @@ class About:
 
     weights_sha256: str
     model: str  # as it was named
-    dim: int
+    dim: Count
     tiling: Tiling
     average_orientations: bool = False
     picture_rule: PictureRule = USUAL
@@ -239,24 +240,32 @@ def open_index(uri: str | Path, *, writing: bool = False) -> Index:
 
 
 def _about_table(about: About) -> pa.Table:
-    said = asdict(about) | {"picture_rule": about.picture_rule._asdict()}
+    said = asdict(about)
+    said |= {f"picture_rule_{key}": value for key, value in said.pop("picture_rule")._asdict().items()}
     return pa.table({"json": [json.dumps(said)]})
 
 
 def _about_in(table: Any, uri: str) -> About:
     """What an index says of itself, checked."""
+    problems: list[str] = []
     try:
         said = json.loads(table.to_arrow()["json"][0].as_py())
         version = said["version"]
-        if version != VERSION:
-            raise InputError(
-                f"the index {uri} is of version {shown(version)}, not {VERSION} as this program's; make it again"
-            )
-        bands = said["picture_rule"]["bands"]
-        rule = PictureRule(said["picture_rule"]["deep"], tuple(bands) if bands else None)
-        return About(**(said | {"tiling": Tiling(**said["tiling"]), "picture_rule": rule}))
+        deep, bands = said.pop("picture_rule_deep"), said.pop("picture_rule_bands")
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"the index {uri} says of itself what no index does ({reason(error)[:200]})") from None
+        raise InputError(f"the index {uri} does not say what it was made with ({reason(error)[:100]})") from None
+    if version != VERSION:
+        raise InputError(
+            f"the index {uri} is of version {shown(version)}, not {VERSION} as this program's; make it again"
+        )
+    fields = read_fields(About, said, "", problems)
+    rule = PictureRule(
+        read_value(deep, str, "picture_rule_deep", problems),
+        read_value(bands, tuple[int, ...] | None, "picture_rule_bands", problems),
+    )
+    if problems:
+        raise InputError(f"the index {uri} says of itself what no index does: {listed(problems)}")
+    return About(**fields | {"picture_rule": rule})
 
 
 def _tables(database: Any) -> set[str]:
