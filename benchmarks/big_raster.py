@@ -26,9 +26,9 @@ from dataset.drawn.grammar import scene_at  # noqa: E402
 from dataset.drawn.pictures import draw_scene  # noqa: E402
 from dataset.pictures import load_picture  # noqa: E402
 from search.files import find_files  # noqa: E402
+from search.georeference import footprints, georeference  # noqa: E402
 from search.items import Tiling, Window  # noqa: E402
 from search.opening import open_picture  # noqa: E402
-from search.georeference import footprints, georeference  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.files import written_whole  # noqa: E402
 
