@@ -79,7 +79,8 @@ def _gdal(where: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # they are of kinds that rasterio keeps to itself
-        raise InputError(f"cannot read the raster {where}: {reason(error)}") from None
+        first = error.__cause__ if isinstance(error.__cause__, Exception) else error  # "see previous exception"
+        raise InputError(f"cannot read the raster {where}: {reason(first)}") from None
 
 
 class Raster:
@@ -98,6 +99,9 @@ class Raster:
             self.distinct = sorted(set(self.bands))  # each read once
             _check_blocks(dataset, path, self.distinct)
             flags = dataset.mask_flag_enums
+            bits = int(dataset.tags(self.distinct[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+            if bits < 8 and self.palette is None:  # values of 0 to 15, say
+                self.limits = [(0, 2**bits - 1)] * 3
             self.declares_no_data = any(MaskFlags.all_valid not in flags[band - 1] for band in self.distinct)
             self.taken = header.taken or parsed_time(dataset.tags().get("TIFFTAG_DATETIME"))
             self._cut(tiling, header)
@@ -154,9 +158,9 @@ class Raster:
     def _pixels(self, values: ndarray) -> ndarray:
         if self.palette is not None:
             return self.palette[values[:, :, 0], :3]
-        if values.dtype == np.uint8 or self.rule.deep.startswith("divide"):
-            return scaled(values, self.rule.deep)
         if self.limits is None:
+            if values.dtype == np.uint8 or self.rule.deep.startswith("divide"):
+                return scaled(values, self.rule.deep)
             self.limits = limits(self._sample(), self.rule.deep)
         return stretched(values, self.limits)
 
