@@ -2,9 +2,11 @@
 
 import io
 import math
+import multiprocessing
 import os
 import tarfile
 import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -447,6 +449,25 @@ def test_rasters_in_archives_are_read_like_files(tmp_path):
         for (tile, pixels), (tile_expected, pixels_expected) in zip(read, expected, strict=True):
             assert tile == tile_expected
             np.testing.assert_array_equal(pixels, pixels_expected)
+
+
+def checksums(path):
+    return [int(pixels.astype(int).sum()) for _, pixels in read_all(path)[0]]
+
+
+@pytest.mark.parametrize("way", ["threads", "fork", "spawn"])
+def test_threads_and_processes_each_open_their_own(tmp_path, way):
+    path = written(tmp_path / "a.tif", land(300, 300, 4, "uint16"), **UTM_PLACE)
+    with tarfile.open(tmp_path / "b.tar.gz", "w:gz") as opened:
+        opened.add(path, "b.tif")
+    archive = tmp_path / "b.tar.gz"
+    expected = [checksums(path), checksums(archive)] * 4  # read here too, so that a fork inherits what is open
+    if way == "threads":
+        pool = ThreadPoolExecutor(4)
+    else:
+        pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(way))
+    with pool:
+        assert list(pool.map(checksums, [path, archive] * 4)) == expected
 
 
 @pytest.mark.parametrize("name", ["a\nb.tif", "a#b?c=1.tif", "zip+http:x!y.tif", "%20 é.tif", "x.vrt.tif"])
