@@ -44,7 +44,7 @@ def open_picture(file: PictureFile, tiling: Tiling, rule: PictureRule = USUAL) -
     header = read_header(file.path if data is None else io.BytesIO(data))
     if driver in _MAPS or (driver and (_is_large(header) or (data is None and _has_world_file(file.path)))):
         with opened_raster(file, data, driver) as dataset:
-            if driver not in _MAPS or not is_plain(dataset, file.path, DECODED_PIXELS):
+            if driver not in _MAPS or header.size is None or not is_plain(dataset, file.path, DECODED_PIXELS):
                 yield Raster(dataset, file.path, tiling, rule, header)
                 return
     yield _Decoded(read_file(file.path) if data is None else data, file.path, tiling, rule, header)
@@ -93,4 +93,5 @@ def _is_large(header: Header) -> bool:
 
 
 def _has_world_file(path: str) -> bool:
-    return any(os.path.exists(start + end) for start in (path, os.path.splitext(path)[0]) for end in _WORLD_FILES)
+    starts, ends = (path, os.path.splitext(path)[0]), (*_WORLD_FILES, *(end.upper() for end in _WORLD_FILES))
+    return any(os.path.exists(start + end) for start in starts for end in ends)

@@ -62,7 +62,7 @@ def is_plain(dataset: DatasetReader, path: str, most_pixels: int) -> bool:
     with _gdal(path):
         return (
             dataset.width * dataset.height <= most_pixels
-            and dataset.count in (1, 3)
+            and (dataset.count in (1, 3) or ColorInterp.cyan in dataset.colorinterp)
             and set(dataset.dtypes) == {"uint8"}
             and dataset.nodata is None
             and dataset.transform.is_identity

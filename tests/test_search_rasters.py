@@ -102,6 +102,12 @@ def test_an_ordinary_picture_is_one_tile_of_the_usual_pixels(tmp_path, name):
     np.testing.assert_array_equal(pixels, load_picture(tmp_path / name))
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "LA", "L", "1", "RGBA"])
+def test_colours_of_every_kind_are_as_everywhere(tmp_path, mode):
+    Image.fromarray(land(90, 120).transpose(1, 2, 0)).convert(mode).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_all(tmp_path / "a.tif", Tiling())[0][0][1], load_picture(tmp_path / "a.tif"))
+
+
 def test_a_larger_picture_is_cut_upright(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -185,9 +191,10 @@ def test_ground_control_points_place_a_raster(tmp_path):
     np.testing.assert_allclose(tile.footprint, [(10, 50), (11, 50), (11, 49), (10, 49)], atol=1e-6)
 
 
-def test_world_files_and_aux_xml_beside_a_jpeg_are_read(tmp_path):
+@pytest.mark.parametrize("world", ["a.jgw", "a.JGW", "a.wld"])
+def test_world_files_and_aux_xml_beside_a_jpeg_are_read(tmp_path, world):
     Image.fromarray(land(100, 100).transpose(1, 2, 0)).save(tmp_path / "a.jpg")
-    (tmp_path / "a.jgw").write_text(f"2\n0\n0\n-2\n{WEST + 1}\n{NORTH - 1}\n")
+    (tmp_path / world).write_text(f"2\n0\n0\n-2\n{WEST + 1}\n{NORTH - 1}\n")
     (tile, _), *_ = read_all(tmp_path / "a.jpg", Tiling())[0]
     assert tile.footprint is None  # where, but in no known system
     (tmp_path / "a.jpg.aux.xml").write_text(f"<PAMDataset><SRS>{UTM}</SRS></PAMDataset>")
