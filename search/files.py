@@ -42,6 +42,8 @@ def find_files(roots: Sequence[str | Path]) -> Found:
         top = os.path.abspath(root)
         if not os.path.lexists(top):
             raise InputError(f"{root} is missing: name a folder, a zip or tar archive or a picture")
+        if not _is_text(top):
+            raise InputError(f"{printable(top)}: its name is not UTF-8, rename it")
         if not (os.path.isdir(top) or has_picture_suffix(top) or is_archive(top)):
             raise InputError(f"{root} is no folder, and no zip or tar archive or picture by its name")
         for path in _walk(top, walked, found.problems) if os.path.isdir(top) else [top]:

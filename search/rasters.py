@@ -17,8 +17,8 @@ from rasterio.windows import Window as RasterWindow
 from dataset.deep_pictures import limits, scaled, stretched, turned
 from dataset.pictures import PictureRule
 from search.cutting import is_one_tile, windows
-from search.exif import Exif, parsed_time
 from search.georeference import footprints, georeference, metres_a_pixel
+from search.headers import Header, parsed_time
 from search.items import PictureFile, Tile, Tiling
 from utils.errors import InputError, reason
 
@@ -48,16 +48,39 @@ with rasterio.Env(GDAL_SKIP=_LEADING_ELSEWHERE):
 def opened_raster(file: PictureFile, data: bytes | None, driver: str) -> Iterator[DatasetReader]:
     """A raster opened by one driver of GDAL, from its bytes where they are given; InputError where it cannot be."""
     with ExitStack() as stack:
-        try:
-            with rasterio.Env(**_OPTIONS):
-                if data is None:
-                    dataset = rasterio.open(file.path, driver=driver)
-                else:
-                    dataset = stack.enter_context(MemoryFile(data)).open(driver=driver)
+        with _gdal(file.path):
+            if data is None:
+                dataset = rasterio.open(file.path, driver=driver)
+            else:
+                dataset = stack.enter_context(MemoryFile(data)).open(driver=driver)
             stack.enter_context(dataset)
-        except Exception as error:  # GDAL's errors are of kinds that rasterio keeps to itself
-            raise InputError(f"cannot read the raster {file.path}: {reason(error)}") from None
         yield dataset
+
+
+def is_plain(dataset: DatasetReader, path: str, most_pixels: int) -> bool:
+    """Whether an open raster is a picture as any other: small, of 8 bits, without a place or missing pixels."""
+    with _gdal(path):
+        return (
+            dataset.width * dataset.height <= most_pixels
+            and (dataset.count in (1, 3) or ColorInterp.cyan in dataset.colorinterp)
+            and set(dataset.dtypes) == {"uint8"}
+            and dataset.nodata is None
+            and dataset.transform.is_identity
+            and not dataset.gcps[0]
+        )
+
+
+@contextmanager
+def _gdal(where: str) -> Iterator[None]:
+    """What GDAL does with our options; its errors become InputError, which names file and window."""
+    try:
+        with rasterio.Env(**_OPTIONS):
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # they are of kinds that rasterio keeps to itself
+        first = error.__cause__ if isinstance(error.__cause__, Exception) else error  # "see previous exception"
+        raise InputError(f"cannot read the raster {where}: {reason(first)}") from None
 
 
 class Raster:
@@ -67,19 +90,23 @@ class Raster:
     taken: datetime | None
     remarks: list[str]
 
-    def __init__(self, dataset: DatasetReader, path: str, tiling: Tiling, rule: PictureRule, exif: Exif) -> None:
+    def __init__(self, dataset: DatasetReader, path: str, tiling: Tiling, rule: PictureRule, header: Header) -> None:
         self.dataset, self.path, self.rule = dataset, path, rule
-        self.bands, self.palette = _bands(dataset, path, rule)
-        self.distinct = sorted(set(self.bands))  # each read once
-        _check_blocks(dataset, path, self.distinct)
-        flags = dataset.mask_flag_enums
-        self.declares_no_data = any(MaskFlags.all_valid not in flags[band - 1] for band in self.distinct)
         self.limits: list[tuple[float, float]] | None = None  # of the stretch, once known
-        self.taken = exif.taken or parsed_time(dataset.tags().get("TIFFTAG_DATETIME"))
         self.remarks = []
-        self._cut(tiling, exif)
+        with _gdal(path):
+            self.bands, self.palette = _bands(dataset, path, rule)
+            self.distinct = sorted(set(self.bands))  # each read once
+            _check_blocks(dataset, path, self.distinct)
+            flags = dataset.mask_flag_enums
+            bits = int(dataset.tags(self.distinct[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+            if bits < 8 and self.palette is None:  # values of 0 to 15, say
+                self.limits = [(0, 2**bits - 1)] * 3
+            self.declares_no_data = any(MaskFlags.all_valid not in flags[band - 1] for band in self.distinct)
+            self.taken = header.taken or parsed_time(dataset.tags().get("TIFFTAG_DATETIME"))
+            self._cut(tiling, header)
 
-    def _cut(self, tiling: Tiling, exif: Exif) -> None:
+    def _cut(self, tiling: Tiling, header: Header) -> None:
         size = (self.dataset.width, self.dataset.height)
         self.scale = (1.0, 1.0)  # pixels given for a pixel of the file, along columns and rows
         side, on_ground = (float(tiling.pixels), float(tiling.pixels)), False
@@ -98,34 +125,29 @@ class Raster:
         if tiling.metres is not None and not on_ground and not whole:
             self.remarks.append(f"{self.path} is cut into tiles of {tiling.pixels} pixels, not by metres: {wrong}")
         cut = [(0, 0, *size)] if whole else windows(size, side, tiling.overlap, self.path)
-        known = footprints(place, cut) if place else [(exif.point,) if exif.point else None] * len(cut)
+        known = footprints(place, cut) if place else [(header.point,) if header.point else None] * len(cut)
         if place and not any(known):
             self.remarks.append(f"{self.path} has no footprint: its coordinate system gives no longitude and latitude")
-        self.orientation = 1 if place else exif.orientation
+        self.orientation = 1 if place else header.orientation
         self.tiles = [Tile(window, len(cut) == 1, footprint) for window, footprint in zip(cut, known, strict=True)]
 
     def read(self, tile: Tile) -> ndarray | None:
         """Pixels, uint8 `[H, W, 3]`, 0 where there are no data; None where less than a twentieth of them has any."""
         wide, high = (max(1, round(side * scale)) for side, scale in zip(tile.window[2:], self.scale, strict=True))
-        try:
+        with _gdal("{} at column {}, row {}, {} x {} pixels".format(self.path, *tile.window)):
             values, valid = self._values(RasterWindow(*tile.window), (high, wide))
             if valid.mean() < _LEAST_VALID:
                 return None
             pixels = self._pixels(values)
-        except Exception as error:  # as in `opened_raster`
-            where = "column {}, row {}, {} x {} pixels".format(*tile.window)
-            raise InputError(f"cannot read the raster {self.path} at {where}: {reason(error)}") from None
         pixels = np.where(valid[:, :, None], pixels, np.uint8(0))
         return np.ascontiguousarray(turned(pixels, self.orientation))
 
     def _values(self, window: RasterWindow | None, shape: tuple[int, int]) -> tuple[ndarray, ndarray]:
         """The three bands, or the indices of a palette, `[H, W, C]`, and which pixels have data, `[H, W]`."""
         way = Resampling.nearest if self.palette is not None else Resampling.average
-        with rasterio.Env(**_OPTIONS):
-            read = self.dataset.read(
-                self.distinct, window=window, out_shape=(len(self.distinct), *shape), resampling=way
-            )
-            valid = self.dataset.dataset_mask(window=window, out_shape=shape) > 0
+        many = (len(self.distinct), *shape)
+        read = self.dataset.read(self.distinct, window=window, out_shape=many, resampling=way)
+        valid = self.dataset.dataset_mask(window=window, out_shape=shape) > 0
         valid &= np.isfinite(read).all(axis=0)
         if not self.declares_no_data and len(self.distinct) == 3:
             valid &= read.any(axis=0)  # black in every band: the margin of a raster that does not say so
@@ -136,9 +158,9 @@ class Raster:
     def _pixels(self, values: ndarray) -> ndarray:
         if self.palette is not None:
             return self.palette[values[:, :, 0], :3]
-        if values.dtype == np.uint8 or self.rule.deep.startswith("divide"):
-            return scaled(values, self.rule.deep)
         if self.limits is None:
+            if values.dtype == np.uint8 or self.rule.deep.startswith("divide"):
+                return scaled(values, self.rule.deep)
             self.limits = limits(self._sample(), self.rule.deep)
         return stretched(values, self.limits)
 
@@ -146,7 +168,7 @@ class Raster:
         """Values `[N, 3]` from all over the raster, of pixels that have data."""
         width, height = self.dataset.width, self.dataset.height
         if width * height <= _WHOLE_SAMPLE or self.dataset.overviews(self.distinct[0]):
-            share = min(1.0, _OVERVIEW / max(width, height))
+            share = 1.0 if width * height <= _WHOLE_SAMPLE else min(1.0, _OVERVIEW / max(width, height))
             values, valid = self._values(None, (max(1, round(height * share)), max(1, round(width * share))))
             return values[valid]
         columns, rows = (np.linspace(0, max(0, side - _SAMPLE), _GRID).astype(int) for side in (width, height))

@@ -163,6 +163,13 @@ def test_strange_names_are_found_or_named(tmp_path):
     assert all(path.encode() and "not UTF-8" in reason for path, reason in found.problems)
 
 
+def test_a_root_whose_name_is_not_utf_8_is_refused(tmp_path):
+    root = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"flights\xff"))
+    os.mkdir(root)
+    with pytest.raises(InputError, match=r"flights\\udcff: its name is not UTF-8, rename it"):
+        find_files([root])
+
+
 def test_members_that_are_not_to_be_read_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MEMBER_BYTES", 10_000)
     zipped(

@@ -1,37 +1,48 @@
-"""What a picture's EXIF says of when and where it was taken."""
+"""What a picture's header says: its size, when and where it was taken."""
 
 import io
 import math
 import warnings
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
+from utils.errors import reason
 from utils.files import PICTURE_FORMATS
 
 
-class Exif(NamedTuple):
-    """What is known of a picture's taking; None where nothing is said, or nonsense."""
+class Header(NamedTuple):
+    """What is known of a picture without its pixels; None where nothing is said, or nonsense."""
 
+    size: tuple[int, int] | None = None  # width and height as stored; of a file that Pillow opens
+    unreadable: str = ""  # why Pillow does not
     taken: datetime | None = None  # in UTC where no time zone is named
     point: tuple[float, float] | None = None  # longitude, latitude in degrees
     orientation: int = 1  # how stored pixels become the upright picture, 1 to 8
 
 
-def read_exif(source: str | io.BytesIO) -> Exif:
-    """EXIF of a picture's file; an empty one of a file that Pillow cannot open."""
+def read_header(source: str | io.BytesIO) -> Header:
+    """The header of a picture's file, EXIF with it."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(source, formats=PICTURE_FORMATS) as image:
-            tags = image.getexif()
-            details, place = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
-    except Exception:  # a foreign file raises nearly anything, and its pixels are read by others
-        return Exif()
+            return Header(image.size)._replace(**_exif(image))
+    except Exception as error:  # a file of another kind, or a damaged one, raises nearly anything
+        return Header(unreadable=reason(error))
+
+
+def _exif(image: Image.Image) -> dict[str, Any]:
+    try:
+        tags = image.getexif()
+        details, place = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
+    except Exception:  # as above; the picture itself may be whole
+        return {}
     base = ExifTags.Base
     original = parsed_time(details.get(base.DateTimeOriginal), details.get(base.OffsetTimeOriginal))
     changed = parsed_time(tags.get(base.DateTime), details.get(base.OffsetTime))
-    orientation = tags.get(base.Orientation, 1)
-    return Exif(original or changed, _point(place), orientation if isinstance(orientation, int) else 1)
+    orientation = tags.get(base.Orientation)
+    known = orientation if isinstance(orientation, int) else 1
+    return {"taken": original or changed, "point": _point(place), "orientation": known}
 
 
 def parsed_time(text: object, offset: object = None) -> datetime | None:
