@@ -31,7 +31,7 @@ Bounds = tuple[float, float, float, float]  # west, south, east, north
 def outline(corners: Sequence[tuple[float, float]]) -> BaseGeometry:
     """The point, line or polygon of (longitude, latitude) corners, whose neighbours are less than half a turn apart."""
     first = corners[0][0]
-    unwound = [(first + (lon - first + 180) % 360 - 180, lat) for lon, lat in corners]
+    unwound = [(round(first + (lon - first + 180) % 360 - 180, 9), round(lat, 9)) for lon, lat in corners]
     if len(unwound) == 1:
         return shapely.Point(unwound[0])
     return shapely.Polygon(unwound) if len(unwound) > 2 else shapely.LineString(unwound)
