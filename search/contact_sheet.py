@@ -1,4 +1,4 @@
-"""The contact sheet: a PNG of the tiles that answer a query, the best first, with rank, score and place in their file."""
+"""The contact sheet: a PNG of the tiles that answer a query, best first, with rank, score and place in their file."""
 
 import io
 from collections.abc import Callable, Sequence

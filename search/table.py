@@ -228,9 +228,7 @@ def _about_in(table: Any, uri: str) -> About:
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the index {uri} does not say what it was made with ({reason(error)[:100]})") from None
     if version != VERSION:
-        raise InputError(
-            f"the index {uri} is of version {shown(version)}, not {VERSION} as this program's; make it again"
-        )
+        raise InputError(f"the index {uri} is of version {shown(version)}, not this program's {VERSION}; make it again")
     fields = read_fields(About, said, "", problems)
     rule = PictureRule(
         read_value(deep, str, "picture_rule_deep", problems),

@@ -299,13 +299,17 @@ def test_a_large_index_gets_an_approximate_search_of_known_recall(tmp_path, many
 
 
 def test_recall_is_counted_against_exact_search(many, monkeypatch):
-    monkeypatch.setattr(neighbours, "REFINED", 0)
-    monkeypatch.setattr(neighbours, "PROBED", 1)
+    assert neighbours.recall(many._pictures) == 1
     real = neighbours.nearest
-    monkeypatch.setattr(
-        neighbours, "nearest", lambda *a, exact=False, **k: real(*a, exact=exact, **k)[: None if exact else 6]
-    )
-    assert neighbours.recall(many._pictures) <= 0.5  # an approximate search that gives 5 of 10
+    monkeypatch.setattr(neighbours, "nearest", lambda *given, **options: real(*given, **options)[:6])
+    assert neighbours.recall(many._pictures) == 0.5  # a search that finds itself and 5 of 10
+
+
+def test_an_approximate_search_that_has_become_bad_is_built_again(many, monkeypatch):
+    recalls = iter([0.5, 0.99])
+    monkeypatch.setattr(neighbours, "recall", lambda table: next(recalls))
+    many.finish()
+    assert many.about.recall == 0.99
 
 
 def test_tiles_added_after_the_approximate_search_was_built_are_found(many):
