@@ -83,7 +83,7 @@ def as_geojson(queries: Sequence[Query], answers: Sequence[Sequence[Hit]]) -> st
             window = said.pop("window", {})  # flat, as a table of attributes takes it
             properties = {"query": query.name, "rank": rank, **said, **window}
             features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    return json.dumps({"type": "FeatureCollection", "features": features}, indent=2)
+    return json.dumps({"type": "FeatureCollection", "features": features})
 
 
 def geojson_geometry(hit: Hit) -> dict[str, Any] | None:
@@ -97,7 +97,7 @@ def centre(hit: Hit) -> tuple[float, float] | None:
     if not hit.tile.footprint:
         return None
     west, south, east, north = outline(hit.tile.footprint).bounds
-    return ((west + east) / 2 + 180) % 360 - 180, (south + north) / 2
+    return round(((west + east) / 2 + 180) % 360 - 180, 9), round((south + north) / 2, 9)
 
 
 def tile_name(hit: Hit) -> str:

@@ -1,4 +1,4 @@
-"""The contact sheet: a PNG of the tiles that answer a query, the best first, each with rank, score and name."""
+"""The contact sheet: a PNG of the tiles that answer a query, best first, with rank, score and place in their file."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from search.answers import tile_name
 from search.query import Hit
 from utils.errors import printable
 from utils.examples import FAINT, INK, PAPER, RULE, font_with
@@ -35,10 +34,11 @@ def draw_contact_sheet(file: Path, title: str, hits: Sequence[Hit], read: Callab
     for rank, hit in enumerate(hits, 1):
         x = MARGIN + (rank - 1) % across * (SIDE + GAP)
         y = head + (rank - 1) // across * (SIDE + 2 * LINE + GAP)
+        at = "" if hit.tile.whole else f"   at {hit.tile.window[0]}, {hit.tile.window[1]}"
         thumbnail = ImageOps.contain(Image.fromarray(read(hit)), (SIDE, SIDE), Image.Resampling.LANCZOS)
         sheet.paste(ImageOps.pad(thumbnail, (SIDE, SIDE), color=RULE), (x, y))
-        _write(pen, (x, y + SIDE + 4), f"{rank}   {hit.score:.3f}", SIDE, INK, NAME)
-        _write(pen, (x, y + SIDE + 4 + LINE), Path(tile_name(hit)).name, SIDE, FAINT, NAME)
+        _write(pen, (x, y + SIDE + 4), f"{rank}   {hit.score:.3f}{at}", SIDE, INK, NAME)
+        _write(pen, (x, y + SIDE + 4 + LINE), Path(hit.file.path).name, SIDE, FAINT, NAME)
     content = io.BytesIO()
     sheet.save(content, format="PNG")
     write_whole(file, content.getvalue())

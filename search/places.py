@@ -30,11 +30,14 @@ Bounds = tuple[float, float, float, float]  # west, south, east, north
 
 def outline(corners: Sequence[tuple[float, float]]) -> BaseGeometry:
     """The point, line or polygon of (longitude, latitude) corners, whose neighbours are less than half a turn apart."""
-    first = corners[0][0]
-    unwound = [(first + (lon - first + 180) % 360 - 180, lat) for lon, lat in corners]
-    if len(unwound) == 1:
-        return shapely.Point(unwound[0])
-    return shapely.Polygon(unwound) if len(unwound) > 2 else shapely.LineString(unwound)
+    unwound, longitude = [], corners[0][0]
+    for lon, lat in corners:
+        longitude += (lon - longitude + 180) % 360 - 180
+        unwound.append((round(longitude, 9), round(lat, 9)))
+    if len(unwound) < 3:
+        return shapely.LineString(unwound) if len(unwound) == 2 else shapely.Point(unwound[0])
+    shape = shapely.Polygon(unwound)
+    return shape if shape.area else shapely.Polygon(corners)  # a map of the whole Earth, its sides a full turn apart
 
 
 @dataclass(frozen=True)

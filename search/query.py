@@ -11,7 +11,7 @@ import shapely
 from numpy import ndarray
 
 from search.columns import instant, literal, window_of
-from search.items import PictureFile, Tile
+from search.items import PictureFile, Tile, Window
 from search.neighbours import matrix
 from search.places import Region
 from search.query_vectors import Model, Picture, query_vectors
@@ -137,20 +137,21 @@ def _kept(found: pa.Table, query: Query) -> list[dict]:
     rows = found.drop_columns("vector").to_pylist()
     vectors = matrix(found)
     chosen: list[int] = []
+    windows: dict[str, list[Window]] = {}  # of those chosen, by file
     for i, row in enumerate(rows):
         if len(chosen) == query.top:
             break
-        alike = vectors[chosen] @ vectors[i] >= NEAR_DUPLICATE
-        if not alike.any() and not any(_overlap(row, rows[j]) for j in chosen):
+        alike = (vectors[chosen] @ vectors[i] >= NEAR_DUPLICATE).any()
+        others = windows.setdefault(row["path"], [])
+        if not alike and not any(_overlap(window_of(row), other) for other in others):
             chosen.append(i)
+            others.append(window_of(row))
     return [rows[i] for i in chosen]
 
 
-def _overlap(one: dict, other: dict) -> bool:
-    """Whether two tiles are of one file and share pixels."""
-    if one["path"] != other["path"]:
-        return False
-    (x, y, width, height), (column, row, wide, high) = window_of(one), window_of(other)
+def _overlap(one: Window, other: Window) -> bool:
+    """Whether two windows of a file share pixels."""
+    (x, y, width, height), (column, row, wide, high) = one, other
     return x < column + wide and column < x + width and y < row + high and row < y + height
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -31,6 +31,7 @@ from utils.typed import Count, read_fields, read_value
 
 VERSION = 1
 PICTURES, FILES, ABOUT = "pictures", "files", "about"
+KEPT = timedelta(days=1)  # what was replaced, for readers who opened the index before
 PATHS_AT_ONCE = 5000  # in one SQL condition
 
 
@@ -84,7 +85,7 @@ class Index:
         commits alone keep two writers from damage, and both may add the same file.
         """
         if not _remote(self.uri):
-            lock(Path(self.uri), "index into another folder")
+            _lock(Path(self.uri))
 
     def add(self, rows: Sequence[Row], vectors: ndarray, files: Sequence[FileRecord] = ()) -> None:
         """Append tiles with their unit embeddings `[N, D]`, then the records of the files that are done with them."""
@@ -110,7 +111,7 @@ class Index:
         with _told(self.uri):
             for table in (self._pictures, self._files):
                 table.checkout_latest()  # what other processes added
-                table.optimize()
+                table.optimize(cleanup_older_than=KEPT)
             self.about = replace(self.about, recall=neighbours.prepare(self._pictures))
             self._about.add(_about_table(self.about), mode="overwrite")
 
@@ -193,10 +194,13 @@ def unlock_index(uri: str | Path) -> None:
 
 
 def create(uri: str | Path, about: About) -> Index:
-    """A new index in a new or empty folder, or in an object store; an index that was left half-made is made again."""
+    """A new index in a new or empty folder, or in an object store; an index that was left half-made is made again.
+
+    It is locked (`Index.lock`). Raises InputError where it cannot be written or something else is there.
+    """
     uri = str(uri)
     if not _remote(uri):
-        _check_free(Path(uri))
+        _claim(Path(uri))
     with _told(uri):
         database = lancedb.connect(uri)
         if ABOUT in _tables(database):
@@ -255,9 +259,7 @@ def _about_in(table: Any, uri: str) -> About:
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the index {uri} does not say what it was made with ({reason(error)[:100]})") from None
     if version != VERSION:
-        raise InputError(
-            f"the index {uri} is of version {shown(version)}, not {VERSION} as this program's; make it again"
-        )
+        raise InputError(f"the index {uri} is of version {shown(version)}, not this program's {VERSION}; make it again")
     fields = read_fields(About, said, "", problems)
     rule = PictureRule(
         read_value(deep, str, "picture_rule_deep", problems),
@@ -272,8 +274,8 @@ def _tables(database: Any) -> set[str]:
     return set(database.list_tables(limit=100).tables)
 
 
-def _check_free(folder: Path) -> None:
-    """Raise InputError where a folder holds anything but an index that was left half-made."""
+def _claim(folder: Path) -> None:
+    """Make and lock a folder; InputError where it holds anything but an index that was left half-made."""
     own = {LOCK, *(f"{name}.lance" for name in (PICTURES, FILES, ABOUT))}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -282,6 +284,14 @@ def _check_free(folder: Path) -> None:
         raise InputError(f"an index cannot be made in {folder} ({error.strerror})") from None
     if foreign:
         raise InputError(f"an index cannot be made in {folder}: it holds {shown(foreign[0])}; name an empty folder")
+    _lock(folder)
+
+
+def _lock(folder: Path) -> None:
+    try:
+        lock(folder, "index into another folder")
+    except OSError as error:
+        raise InputError(f"the index {folder} cannot be written ({error.strerror})") from None
 
 
 def _remote(uri: str) -> bool:

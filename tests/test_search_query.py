@@ -251,6 +251,11 @@ def test_an_index_that_knows_no_place_says_so(ask):
         ask([(row(), axis(0))], query(regions=(box(0, 0, 1, 1),)))
 
 
+def test_a_map_of_the_whole_earth_is_everywhere(ask):
+    earth = ((-180, 90), (180, 90), (180, -90), (-180, -90))
+    assert ask(placed(earth=earth, other=square(0, 0)), query(regions=(box(100, 40, 101, 41),))) == ["earth"]
+
+
 # ---- when, and in which folder ----
 
 

@@ -131,6 +131,7 @@ sys.stdin.read()
 
 def test_a_second_writer_is_refused_naming_the_first_and_readers_are_not(tmp_path):
     index = index_of(tmp_path, (row(), axis(0)))
+    unlock(tmp_path / "index")
     command = [sys.executable, "-c", WRITER, str(tmp_path / "index")]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "locked\n"
@@ -139,7 +140,13 @@ def test_a_second_writer_is_refused_naming_the_first_and_readers_are_not(tmp_pat
         assert len(open_index(tmp_path / "index").nearest(axis(0), 5)) == 1
         first.communicate()
     index.lock()
-    unlock(tmp_path / "index")
+
+
+def test_an_index_is_locked_while_it_is_made(tmp_path):
+    create(tmp_path / "index", ABOUT)
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "index")]
+    second = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True)
+    assert f"in use by another run (process {os.getpid()} on " in second.stderr and second.returncode == 1
 
 
 APPENDER = """
@@ -163,6 +170,18 @@ def test_processes_of_one_run_append_side_by_side(tmp_path):
     index.finish()  # of the process that opened it before them
     assert len(index) == len(index.files()) == 11
     assert len(open_index(tmp_path / "index")) == 11
+
+
+def test_an_index_at_a_uri_is_used_without_a_lock(tmp_path):
+    uri = f"file://{tmp_path}/index"
+    index = create(uri, ABOUT)
+    index.lock()
+    index.add([row()], axis(0)[None], [record("/p/a.tif")])
+    index.finish()
+    assert open_index(uri, writing=True).nearest(axis(0), 5)["path"].to_pylist() == ["/p/a.tif"]
+    assert not (tmp_path / "index" / ".lock").exists()
+    with pytest.raises(InputError, match="is no index"):
+        open_index(f"file://{tmp_path}/none")
 
 
 # ---- what is no index ----
@@ -238,6 +257,7 @@ def read_only_index():
     """An index in a folder that this process, root or not, may read and not write."""
     with tempfile.TemporaryDirectory() as folder:
         index_of(Path(folder), (row(), axis(0)))
+        unlock(Path(folder) / "index")
         for path in [Path(folder), *Path(folder).rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         root = os.geteuid() == 0
@@ -258,6 +278,8 @@ def test_a_read_only_index_is_searched_and_not_written(read_only_index):
         open_index(read_only_index, writing=True)
     with pytest.raises(InputError, match=r"cannot be made in .*/new \(Permission denied\)"):
         create(read_only_index / "new", ABOUT)
+    with pytest.raises(InputError, match=r"/index cannot be written \(Permission denied\)"):
+        open_index(read_only_index).lock()
 
 
 def test_another_model_is_refused_naming_both(tmp_path):
@@ -299,13 +321,17 @@ def test_a_large_index_gets_an_approximate_search_of_known_recall(tmp_path, many
 
 
 def test_recall_is_counted_against_exact_search(many, monkeypatch):
-    monkeypatch.setattr(neighbours, "REFINED", 0)
-    monkeypatch.setattr(neighbours, "PROBED", 1)
+    assert neighbours.recall(many._pictures) == 1
     real = neighbours.nearest
-    monkeypatch.setattr(
-        neighbours, "nearest", lambda *a, exact=False, **k: real(*a, exact=exact, **k)[: None if exact else 6]
-    )
-    assert neighbours.recall(many._pictures) <= 0.5  # an approximate search that gives 5 of 10
+    monkeypatch.setattr(neighbours, "nearest", lambda *given, **options: real(*given, **options)[:6])
+    assert neighbours.recall(many._pictures) == 0.5  # a search that finds itself and 5 of 10
+
+
+def test_an_approximate_search_that_has_become_bad_is_built_again(many, monkeypatch):
+    recalls = iter([0.5, 0.99])
+    monkeypatch.setattr(neighbours, "recall", lambda table: next(recalls))
+    many.finish()
+    assert many.about.recall == 0.99
 
 
 def test_tiles_added_after_the_approximate_search_was_built_are_found(many):
