@@ -1,0 +1,28 @@
+"""The `config.json` of an exported folder, which is in Hugging Face's style: config, weights and tokenizer together."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError, shown
+from utils.files import read_json
+
+FORMAT = 1  # of the folder and the weights in it; a reader refuses what it does not know
+
+# What `config.json` holds beside the keys of a config.
+ABOUT = {"model_type": "pir", "architectures": ["PIR"], "pir_format": FORMAT}
+
+
+def config_values(file: str | Path) -> dict[str, Any]:
+    """The config's values in an exported folder's `config.json`; its tokenizer is the folder, wherever that lies.
+
+    Raises InputError in one line where the file is missing, damaged, of another model or of a later format.
+    """
+    values = read_json(file, "JSON of an exported model")
+    if not isinstance(values, dict) or values.get("model_type") != ABOUT["model_type"]:
+        kind = shown(values.get("model_type")) if isinstance(values, dict) else "unknown"
+        raise InputError(f"{file} is of no PIR model (model_type {kind}); Export.py writes such a folder")
+    if values.get("pir_format") != FORMAT:
+        raise InputError(
+            f"{file} has format {shown(values.get('pir_format'))}, this program reads {FORMAT}: take its own version"
+        )
+    return {key: value for key, value in values.items() if key not in ABOUT} | {"tokenizer": str(Path(file).parent)}
