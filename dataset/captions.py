@@ -2,10 +2,12 @@
 
 from utils.errors import InputError
 
-_CLEANING = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
+SPACES, REMOVED = "-/", ",.'!?\"()*#:;~"  # characters that become a space, and those that go
+MOST_WORDS = 30
+_CLEANING = str.maketrans(SPACES, " " * len(SPACES), REMOVED)
 
 
-def clean_caption(raw: str, max_words: int = 30) -> str:
+def clean_caption(raw: str, max_words: int = MOST_WORDS) -> str:
     """Lower-cased caption without punctuation, single-spaced, its first `max_words` words.
 
     Raises `InputError` where no word is left, and where the text cannot be encoded (a lone surrogate).

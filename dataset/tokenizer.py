@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from utils.errors import InputError
+from utils.exported import is_exported
 from utils.files import check_regular
 
 # Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
@@ -33,8 +34,10 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     says_which = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "config.json"))
     try:
         kind = AutoTokenizer if says_which else BertTokenizer
+        # Our own model's config.json says nothing of a tokenizer, and transformers would warn of a model unknown to it.
+        options = {"config": PreTrainedConfig()} if is_exported(folder) else {}
         # False, not absent: without it transformers asks on the terminal whether to run code that the folder brings.
-        tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:  # a damaged file, or a class that there is not, raises nearly anything in there
         if "custom code" in str(error):
             raise InputError(

@@ -3,12 +3,13 @@
 from models import load
 
 model = load("outputs/itr_demo")
-scores = model.embed_images(["a.jpg", "b.jpg"]) @ model.embed_texts(["a lake beside a road"]).T  # [2, 1]
+scores = model.score(["a.jpg", "b.jpg"], ["a lake beside a road"])  # [2, 1]
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from utils.checkpoint import read_checkpoint
 from utils.config import Config, config_from_file
 from utils.errors import InputError
 from utils.logs import progress
-from utils.output import CONFIG, weights_in
+from utils.output import CONFIG, config_in, weights_in
 
 Picture = str | Path | ndarray | Image.Image
 
@@ -45,7 +46,8 @@ Picture = str | Path | ndarray | Image.Image
 class Embedder:
     """A model with what turns pictures and sentences into its input.
 
-    In a program of several processes each embeds its share, and all get everything: every process must ask.
+    Any thread may ask. In a program of several processes each embeds its share, and all get everything: every process
+    must ask, and one thread of each.
     """
 
     model: PIR
@@ -55,6 +57,11 @@ class Embedder:
     bf16: bool
     load: Callable[[Any], ndarray]  # a picture -> uint8 [H, W, 3]
     num_workers: int = 0
+    tokenizing: threading.Lock = field(default_factory=threading.Lock)  # held while `tokenizer` works
+
+    def score(self, images: Sequence[Picture], texts: Sequence[str]) -> ndarray:
+        """N pictures and M sentences, as of the two verbs below -> their cosine similarities, float32 `[N, M]`."""
+        return self.embed_images(images) @ self.embed_texts(texts).T
 
     def embed_images(self, pictures: Sequence[Picture]) -> ndarray:
         """Files, uint8 arrays `[H, W, 3]` or PIL pictures -> unit embeddings, float32 `[N, D]`."""
@@ -95,16 +102,17 @@ class Embedder:
 
     def text_embeddings(self, captions: Sequence[str], *, label: str | None = None) -> Tensor:
         """Cleaned captions -> `[N, D]` on the device; label as of `image_embeddings`."""
-        batches = caption_batches(
-            captions,
-            self.tokenizer,
-            self.config.batch_size_test_text,
-            self.config.max_tokens,
-            # With padding attended an embedding depends on its batch, which is as released then.
-            group_by_length=self.config.mask_padding,
-            rank=processes.rank(),
-            world_size=processes.world_size(),
-        )
+        with self.tokenizing:  # a fast tokenizer keeps where it cuts as its own state, and raises for two at once
+            batches = caption_batches(
+                captions,
+                self.tokenizer,
+                self.config.batch_size_test_text,
+                self.config.max_tokens,
+                # With padding attended an embedding depends on its batch, which is as released then.
+                group_by_length=self.config.mask_padding,
+                rank=processes.rank(),
+                world_size=processes.world_size(),
+            )
         with self._evaluating():
             return embed_caption_batches(self.model, _shown(batches, len(batches), label), len(captions), self.device)
 
@@ -115,14 +123,19 @@ class Embedder:
             yield
 
 
-def load(checkpoint: str | Path, *, tokenizer: str | None = None, device: str = "auto") -> Embedder:
-    """The model of a folder as published or as a run left it, or of its checkpoint file with `config.yaml` beside it.
+def load(
+    checkpoint: str | Path, *, tokenizer: str | None = None, device: str = "auto", override: Sequence[str] = ()
+) -> Embedder:
+    """The model of a folder (exported, as published or as a run left it), or of weights with their config beside them.
 
     tokenizer: a folder with the vocabulary, where the one that the config names is not to be found.
-    device: auto, cpu or cuda. Raises InputError where something is missing or does not fit.
+    device: auto, cpu or cuda. override: `KEY=VALUE` of the config. Raises InputError where something is missing or
+    does not fit.
     """
-    weights = Path(weights_in(str(checkpoint)))
-    config = config_from_file(weights.parent / CONFIG, [f"tokenizer={tokenizer}"] if tokenizer is not None else None)
+    weights = weights_in(str(checkpoint))
+    beside = Path(weights).parent
+    given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
+    config = config_from_file(config_in(str(beside)) or beside / CONFIG, given)
     chosen = processes.device_for(device)
     model = build_model(config)
     load_released(model, read_checkpoint(weights))

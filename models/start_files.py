@@ -9,17 +9,12 @@ from pathlib import Path
 
 import timm
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from utils.checkpoint import misfits, read_torch_file, state_dict_in
+from utils.checkpoint import misfits, read_checkpoint
 from utils.errors import InputError
-from utils.files import check_regular
 from utils.start_names import HUB, PACKAGE, WEIGHT_FILES, few, local_start, weight_file
-
-State = dict[str, Tensor]
 
 TEXT_FILES = ("config.json", "vocab.txt", "tokenizer*.json", "special_tokens_map.json")
 
@@ -111,20 +106,6 @@ def _from_hub(spec: str, repository: str, download: bool) -> Path:
     raise InputError(f"start '{spec}': its weights are not on this machine; pass --download to fetch them")
 
 
-# ---- what a file holds ----
-
-
-def read_state(file: Path) -> State:
-    """The state dict of a weight file, of safetensors or of torch.save; nothing in the file is run."""
-    if file.suffix != ".safetensors":
-        return state_dict_in(read_torch_file(file), file)
-    check_regular(file)
-    try:
-        return state_dict_in(load_file(file), file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is damaged or no weight file ({type(error).__name__}); get it again") from None
-
-
 # ---- filling an encoder ----
 
 
@@ -139,7 +120,7 @@ def _load(
 
     file = weight_file(resolve_start(spec, download=download))
     shown = spec if spec.startswith((PACKAGE, *HUB)) else str(file)
-    state = to_ours(module, read_state(file))
+    state = to_ours(module, read_checkpoint(file))
     own = module.state_dict()
     dropped = tuple(name for name in state if name not in own and name.startswith(heads))
     given = {n: v for n, v in state.items() if n not in dropped and n.rsplit(".", 1)[-1] not in DERIVED}

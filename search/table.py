@@ -178,13 +178,12 @@ def about_of(uri: str | Path) -> About | None:
 
 def lock_index(uri: str | Path) -> None:
     """Keep the index, made or still to be made, for this process until it ends; see `Index.lock`."""
-    if _remote(str(uri)):
-        return
-    try:
-        Path(uri).mkdir(parents=True, exist_ok=True)
-        lock(Path(uri), "an index has one writer at a time")
-    except OSError as error:
-        raise InputError(f"the index {uri} cannot be written ({error.strerror})") from None
+    if not _remote(str(uri)):
+        try:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"an index cannot be made in {uri} ({error.strerror})") from None
+        _lock(Path(uri))
 
 
 def unlock_index(uri: str | Path) -> None:

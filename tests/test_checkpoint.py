@@ -1,6 +1,7 @@
 """Files of torch.save and the output folder."""
 
 import argparse
+import json
 import os
 import pickle
 import shlex
@@ -16,6 +17,7 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarfloat import ScalarFloat
+from safetensors.torch import save_file
 
 from models.released import load_released, released_state_dict
 from tests.tiny import tiny_model
@@ -266,3 +268,57 @@ def test_compressed_weights_are_refused_before_they_are_unpacked(tmp_path):
             packed.writestr(member, plain.read(member))
     with pytest.raises(InputError, match=r"small\.pth are compressed"):
         read_checkpoint(tmp_path / "small.pth")
+
+
+# ---- safetensors ----
+
+
+def test_foreign_weights_of_safetensors_are_read_as_they_are(tmp_path):
+    state = {"a": torch.arange(3.0), "module_b": torch.ones(2, dtype=torch.float16)}
+    save_file(state, tmp_path / "plain.safetensors", {"format": "pt", "whose": "another program's"})
+    read = read_checkpoint(tmp_path / "plain.safetensors")
+    assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
+    assert read["module_b"].dtype == torch.float16
+
+
+def header(tensors, data=b""):
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>not found</html>",
+        (2**60).to_bytes(8, "little") + b"{}",
+        header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(4)),  # cut short
+        header({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),  # of another size
+        header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, bytes(8)),
+        header({"a": {"dtype": "STRANGE", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)),
+        header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}, bytes(8)),
+        header([1]),
+        header({}),
+    ],
+)
+def test_damaged_weights_of_safetensors_are_one_line(tmp_path, content):
+    (tmp_path / "odd.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"odd\.safetensors (is damaged|holds no state dict)") as error:
+        read_checkpoint(tmp_path / "odd.safetensors")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "folder.safetensors"])
+def test_weights_of_safetensors_that_are_no_file_are_one_line(tmp_path, name):
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(InputError, match=f"{name} cannot be read|cannot read .*{name}"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_weights_of_safetensors_that_are_not_finite_fill_no_model(tmp_path, tiny_config):
+    model = tiny_model(tiny_config())
+    state = {name: tensor.clone().contiguous() for name, tensor in released_state_dict(model).items()}
+    state["vision_proj.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(InputError, match=r"1 not finite, first 'vision_proj\.weight'"):
+        load_released(model, read_checkpoint(tmp_path / "odd.safetensors"))

@@ -1,5 +1,9 @@
 """`from models import load`: a trained model that embeds anybody's pictures and sentences."""
 
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +139,52 @@ def test_another_vocabulary_may_be_named(folder, tmp_path):
     )
     with pytest.raises(InputError, match="nowhere"):
         load(folder, tokenizer="nowhere")
+
+
+def test_scores_are_the_cosines_of_pictures_and_sentences(folder, pictures):
+    model = load(folder)
+    scores = model.score(pictures, SENTENCES)
+    assert scores.shape == (3, 2) and scores.dtype == np.float32
+    np.testing.assert_allclose(scores, model.embed_images(pictures) @ model.embed_texts(SENTENCES).T, atol=1e-6)
+    assert model.score([], SENTENCES).shape == (0, 2) and model.score(pictures, []).shape == (3, 0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_eight_threads_get_what_one_does(folder, pictures, precision):
+    model = load(folder, device="cpu", override=[f"precision={precision}"])
+    sentences = [" ".join(SENTENCES[1].split()[: 1 + i % 3]) for i in range(16)]
+    wanted = model.embed_images(pictures), model.embed_texts(sentences)
+    filters = list(warnings.filters)
+
+    def ask(number):
+        """Each another part, so that the tokenizer and the batches differ between threads."""
+        texts = model.embed_texts(sentences[number % 8 :])
+        model.tokenizing.acquire()  # as whoever uses the tokenizer beside
+        model.tokenizer("a lake", truncation=True, max_length=3 + number % 4)
+        model.tokenizing.release()
+        return texts, model.embed_images(pictures[number % 3 :])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(ask, range(48)))
+    finally:
+        sys.setswitchinterval(before)
+    tolerance = 1e-6 if precision == "float32" else 0.02
+    for number, (texts, images) in enumerate(found):
+        np.testing.assert_allclose(texts, wanted[1][number % 8 :], atol=tolerance)
+        np.testing.assert_allclose(images, wanted[0][number % 3 :], atol=tolerance)
+    assert warnings.filters == filters
+
+
+def test_a_value_of_the_config_may_be_changed(folder):
+    assert load(folder, override=["max_tokens=5"]).config.max_tokens == 5
+    with pytest.raises(InputError, match="strange"):
+        load(folder, override=["strange=1"])
+
+
+def test_weights_whose_folder_is_not_there_do_not_take_the_config_of_the_current_one(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=r"nowhere/config\.yaml cannot be read"):
+        load("nowhere/checkpoint_best.pth")

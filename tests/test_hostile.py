@@ -22,7 +22,7 @@ from dataset.pictures import load_picture
 from dataset.shards import read_index
 from dataset.tokenizer import load_tokenizer
 from models.backbones import bert_like, timm_backbone
-from models.start_files import load_vision_start, read_state, resolve_start
+from models.start_files import load_vision_start, resolve_start
 from study.results import _read_arrays as read_arrays
 from study.results import read_result
 from tests.tiny import FILES, SIZES, TEXT, VISION
@@ -200,7 +200,7 @@ READERS = {
     "YAML": read_yaml,
     "a checksum": file_checksum,
     "weights": checkpoint.read_torch_file,
-    "weights to start from": read_state,
+    "weights of safetensors": checkpoint.read_checkpoint,
     "a picture": load_picture,
     "a result": lambda file: read_result(Path(file)),
     "arrays": lambda file: read_arrays(Path(file)),

@@ -23,9 +23,9 @@ from models.start_files import (
     load_prior_start,
     load_text_start,
     load_vision_start,
-    read_state,
     resolve_start,
 )
+from utils.checkpoint import read_checkpoint
 from utils.errors import InputError
 
 PARITY = Path(__file__).parent / "parity"
@@ -453,7 +453,7 @@ def test_state_dicts_nested_as_publishers_do_are_found(tmp_path):
     state = {"a": torch.ones(1)}
     for content in (state, {"model": state}, {"state_dict": state}, {"state_dict": {"module.a": state["a"]}}):
         torch.save(content, tmp_path / "state.pth")
-        assert read_state(tmp_path / "state.pth") == state
+        assert read_checkpoint(tmp_path / "state.pth") == state
 
 
 # ---- packages and hubs ----

@@ -56,7 +56,11 @@ def save_checkpoint(file: Path, state: Mapping[str, Tensor], config: Mapping[str
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file: under `model`, as released, or bare."""
+    """The state dict of a checkpoint file: under `model`, as released, or bare; or of a safetensors file."""
+    if Path(file).suffix == ".safetensors":
+        from utils.safe_weights import read_safetensors  # here, as most runs read no such file
+
+        return state_dict_in(read_safetensors(file), file)
     return state_dict_in(read_torch_file(file), file)
 
 

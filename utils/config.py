@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from utils.config_checks import impossible
 from utils.errors import InputError, listed, warn
+from utils.exported import config_values
 from utils.files import read_json
-from utils.output import BEST, CONFIG
+from utils.output import BEST, CONFIG, EXPORTED_CONFIG
 from utils.typed import (
     Count,
     FewOrNone,
@@ -219,7 +220,7 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
     Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind. Of a config
     that came with a checkpoint unknown keys are another program's: they are left aside, with a warning.
     """
-    values = read_based_yaml(file)
+    values = config_values(file) if Path(file).name == EXPORTED_CONFIG else read_based_yaml(file)
     if Path(file).name == CONFIG and Path(file).with_name(BEST).exists():
         values, foreign = _without_foreign_keys(values)
         if foreign:

@@ -17,6 +17,7 @@ from utils.typed import read_yaml
 BEST = "checkpoint_best.pth"
 PRIOR = "prior.pth"
 CONFIG = "config.yaml"
+EXPORTED_WEIGHTS, EXPORTED_CONFIG = "model.safetensors", "config.json"  # of an exported folder
 LOG = "log.txt"
 RESULT = "result.json"
 RANKS = "ranks.npz"
@@ -143,13 +144,22 @@ def unlock(folder: Path) -> None:
 
 
 def weights_in(given: Given) -> Given:
-    """The weights that `--checkpoint` names: a file, or a folder as published or as a run left it, then its best."""
-    return str(Path(given) / BEST) if given and Path(given).is_dir() else given
+    """The weights that `--checkpoint` names: a file, or a folder's, as published, as a run left it or as exported."""
+    if not given or not Path(given).is_dir():
+        return given
+    return str(Path(given) / (EXPORTED_WEIGHTS if _is_exported(given) else BEST))
 
 
 def config_in(given: str | None) -> str | None:
     """The config that comes with the weights that `--checkpoint` names: a folder's own; None with a file."""
-    return str(Path(given) / CONFIG) if given and Path(given).is_dir() else None
+    if not given or not Path(given).is_dir():
+        return None
+    return str(Path(given) / (EXPORTED_CONFIG if _is_exported(given) else CONFIG))
+
+
+def _is_exported(folder: str) -> bool:
+    """Whether a folder is an exported one; what a run left in it would come first."""
+    return not Path(folder, BEST).exists() and Path(folder, EXPORTED_WEIGHTS).exists()
 
 
 def open_output(folder: Path) -> None:
