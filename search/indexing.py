@@ -15,6 +15,7 @@ from dataset.transforms import evaluation_transform
 from models.embedder import Embedder
 from search.columns import FileRecord, Row
 from search.items import PictureFile, Tiling
+from search.launching import gather_objects
 from search.opening import open_picture
 from search.reading import Done, TileBatch, TileReader, is_shared, tile_loader
 from search.table import Index
@@ -148,7 +149,7 @@ def progress_total(files: Sequence[PictureFile], tiling: Tiling, rule: PictureRu
 def _of_all_processes(parts: Mapping[str, list[Done]]) -> dict[str, list[Done]]:
     """What every process has under a name, joined."""
     joined: dict[str, list[Done]] = defaultdict(list)
-    for of_process in processes.gather_objects(dict(parts)):
+    for of_process in gather_objects(dict(parts)):
         for name, done in of_process.items():
             joined[name] += done
     return joined

@@ -1,9 +1,10 @@
-"""Indexing on several processes: Search.py starts itself, once a card or as often as `--dist` says."""
+"""Indexing on several processes: Search.py starts itself, as `--dist` says; what the processes tell each other."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from utils.announced import is_launched
 from utils.launch import (
@@ -16,6 +17,8 @@ from utils.launch import (
     run_to_end,
     unused_port,
 )
+
+T = TypeVar("T")
 
 
 def is_started(args: argparse.Namespace) -> bool:
@@ -51,3 +54,21 @@ def _without_dist(arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith("--dist="):
             kept.append(argument)
     return kept
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, in rank order; small plain objects, which torch pickles between our own processes."""
+    import torch.distributed as dist  # here: who starts the processes need not wait for it
+
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def of_main(value: Callable[[], T]) -> T:
+    """What process 0 finds, on every process; the others wait for it."""
+    from utils.processes import is_main
+
+    return gather_objects(value() if is_main() else None)[0]

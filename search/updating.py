@@ -8,6 +8,7 @@ import torch
 
 from search.files import Found, find_files
 from search.indexing import broken_under, changes_of, embed_into
+from search.launching import of_main
 from search.model import check_model, checksum_of, chosen_model, loaded_model
 from search.settings import settings_of
 from search.table import About, about_of, create, lock_index, open_index, unlock_index
@@ -26,7 +27,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     if processes.is_main():
         lock_index(args.index)
     roots = [os.path.abspath(root) for root in args.images]
-    found: Found = processes.of_main(lambda: find_files(roots))
+    found: Found = of_main(lambda: find_files(roots))
     if found.left_out:
         say(found.left_out)
     embedder = loaded_model(model, str(device))
@@ -47,7 +48,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     processes.barrier()  # only now is there an index to open, and what has changed is out of it
     opened = open_index(args.index)
     # Before any process appends a record, so that all have the same list.
-    pending = processes.of_main(lambda: changes_of(opened, found.files, roots).new)
+    pending = of_main(lambda: changes_of(opened, found.files, roots).new)
     embedded = embed_into(
         opened,
         embedder,

@@ -1,9 +1,7 @@
 """The processes of a run: start and stop, ranks, a model in parallel, the gather of an evaluation."""
 
 import os
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,8 +10,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.announced import announced_world_size, is_launched, named_cards
 from utils.errors import InputError
-
-T = TypeVar("T")
 
 
 def start(device: str = "auto") -> torch.device:
@@ -108,20 +104,6 @@ def broadcast_buffers(model: nn.Module) -> None:
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def gather_objects(value: Any) -> list[Any]:
-    """Every process's value, in rank order; small plain objects, which torch pickles between our own processes."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def of_main(value: Callable[[], T]) -> T:
-    """What process 0 finds, on every process; the others wait for it."""
-    return gather_objects(value() if is_main() else None)[0]
 
 
 def gather_uneven(rows: Tensor) -> Tensor:
