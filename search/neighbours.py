@@ -46,17 +46,18 @@ def nearest(
 
 
 def prepare(table: Any) -> float | None:
-    """Give a large table an approximate search, or keep the one it has while that is good; its recall, None if exact.
+    """Give a large table an approximate search, or keep the one it has while that is good; a small one is to have none.
 
-    The table has been optimised, so that an approximate search it has covers all rows.
+    Its recall; None where search is exact. The table has been optimised, its approximate search covers all rows.
     """
-    dim = table.schema.field("vector").type.list_size
-    if not table.list_indices():
-        if table.count_rows() < ANN_ROWS or dim % 4:  # of which Lance packs no codes of 4 bits
-            return None
-    elif (measured := recall(table)) >= LEAST_RECALL:
+    dim, rows, built = table.schema.field("vector").type.list_size, table.count_rows(), table.list_indices()
+    if rows < ANN_ROWS or dim % 4:  # of which Lance packs no codes of 4 bits
+        for index in built:
+            table.drop_index(index.name)
+        return None
+    if built and (measured := recall(table)) >= LEAST_RECALL:
         return measured
-    partitions = max(1, table.count_rows() // ROWS_A_PARTITION)
+    partitions = max(1, rows // ROWS_A_PARTITION)
     codes = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=dim // 2, num_bits=4)
     table.create_index("vector", config=codes)
     return recall(table)

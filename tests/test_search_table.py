@@ -335,6 +335,15 @@ def test_recall_is_counted_against_exact_search(many, monkeypatch):
     assert neighbours.recall(many._pictures) == 0.5  # a search that finds itself and 5 of 10
 
 
+@pytest.mark.parametrize("left", [0, 5])
+def test_an_index_that_has_become_small_is_searched_exactly_again(many, left):
+    many.remove([f"/p/{i}" for i in range(left, 600)])
+    many.finish()
+    assert many.about.recall is None
+    assert many._pictures.list_indices() == []
+    assert len(many.nearest(vectors(1)[0], 10)) == left
+
+
 def test_tiles_that_are_alike_do_not_spoil_the_recall(tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, "ANN_ROWS", 500)
     index = create(tmp_path / "index", replace(ABOUT, dim=32))
