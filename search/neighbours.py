@@ -17,6 +17,7 @@ REFINED = 500  # vectors looked at
 HELD = 200  # vectors to measure recall with
 AT = 10
 LEAST_RECALL = 0.95
+ROUNDING = 1e-5  # of a score
 
 
 def matrix(table: pa.Table) -> ndarray:
@@ -33,54 +34,54 @@ def nearest(
     *,
     where: str | None = None,
     exact: bool = False,
-    row_ids: bool = False,
 ) -> pa.Table:
-    """See `Index.nearest`; row_ids: with the column `_rowid`, by which Lance knows a row."""
+    """See `Index.nearest`."""
     search = table.search(vector.astype(np.float32), vector_column_name="vector").distance_type("dot").limit(top)
     search = search.bypass_vector_index() if exact else search.nprobes(PROBED).refine_factor(max(2, REFINED // top))
     if where:
         search = search.where(where, prefilter=True)
-    found = search.select([*columns, "_distance"]).with_row_id(row_ids).to_arrow()
+    found = search.select([*columns, "_distance"]).to_arrow()
     scores = 1 - found["_distance"].to_numpy()
     return found.drop_columns("_distance").append_column("score", pa.array(scores, pa.float32()))
 
 
 def prepare(table: Any) -> float | None:
-    """Give a large table an approximate search, or keep the one it has while that is good; its recall, None if exact.
+    """Give a large table an approximate search, or keep the one it has while that is good; a small one is to have none.
 
-    The table has been optimised, so that an approximate search it has covers all rows.
+    Its recall; None where search is exact. The table has been optimised, its approximate search covers all rows.
     """
-    dim = table.schema.field("vector").type.list_size
-    if not table.list_indices():
-        if table.count_rows() < ANN_ROWS or dim % 4:  # of which Lance packs no codes of 4 bits
-            return None
-    elif (measured := recall(table)) >= LEAST_RECALL:
+    dim, rows, built = table.schema.field("vector").type.list_size, table.count_rows(), table.list_indices()
+    if rows < ANN_ROWS or dim % 4:  # of which Lance packs no codes of 4 bits
+        for index in built:
+            table.drop_index(index.name)
+        return None
+    if built and (measured := recall(table)) >= LEAST_RECALL:
         return measured
-    partitions = max(1, table.count_rows() // ROWS_A_PARTITION)
+    partitions = max(1, rows // ROWS_A_PARTITION)
     codes = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=dim // 2, num_bits=4)
     table.create_index("vector", config=codes)
     return recall(table)
 
 
 def recall(table: Any) -> float:
-    """Recall at 10 against exact search, over rows spread evenly through the table, each looking for the others."""
+    """Recall at 10 against exact search, over rows spread evenly through the table, each looking for the others.
+
+    By scores: of rows that are alike any may be found.
+    """
     rows = table.count_rows()
     offsets = np.linspace(0, rows - 1, min(HELD, rows), dtype=int).tolist()
     held = matrix(table.take_offsets(offsets).to_arrow())  # [H, D]
     shared = 0
-    for vector, best in zip(held, _exact(table, held), strict=True):
-        found = nearest(table, vector, AT + 1, ["path"], row_ids=True)["_rowid"].to_pylist()
-        shared += len(set(found[1:]) & set(best[1:].tolist()))  # the first is the row itself
+    for vector, best in zip(held, _best_scores(table, held), strict=True):
+        scores = nearest(table, vector, AT + 1, ["path"])["score"].to_numpy()
+        shared += max(0, int((scores >= best[-1] - ROUNDING).sum()) - 1)  # without the row itself
     return shared / (AT * len(held))
 
 
-def _exact(table: Any, held: ndarray) -> ndarray:
-    """The ids `[H, AT + 1]` of the rows nearest to each vector `[H, D]`, best first, in one walk through the table."""
-    scores, ids = np.empty((len(held), 0), np.float32), np.empty((len(held), 0), np.int64)
-    for batch in table.search().select(["vector"]).with_row_id(True).to_batches():
-        some = pa.Table.from_batches([batch])
-        scores = np.concatenate([scores, held @ matrix(some).T], axis=1)
-        ids = np.concatenate([ids, np.tile(some["_rowid"].to_numpy().astype(np.int64), (len(held), 1))], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : AT + 1]
-        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-    return ids
+def _best_scores(table: Any, held: ndarray) -> ndarray:
+    """The `AT` + 1 best scores of each vector `[H, D]`, best first, in one walk through the table."""
+    best = np.empty((len(held), 0), np.float32)
+    for batch in table.search().select(["vector"]).to_batches():
+        scores = np.concatenate([best, held @ matrix(pa.Table.from_batches([batch])).T], axis=1)
+        best = -np.sort(-scores, axis=1)[:, : AT + 1]
+    return best

@@ -320,11 +320,36 @@ def test_a_large_index_gets_an_approximate_search_of_known_recall(tmp_path, many
     assert open_index(tmp_path / "index").about.recall == many.about.recall >= 0.95
 
 
+def test_an_exact_search_is_there_beside_the_approximate_one(many):
+    wanted = vectors(1, seed=2)[0]
+    found = many.nearest(wanted, 20, exact=True)
+    scores = vectors(600) @ wanted
+    assert found["path"].to_pylist() == [f"/p/{i}" for i in np.argsort(-scores)[:20]]
+    assert found["score"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-6)
+
+
 def test_recall_is_counted_against_exact_search(many, monkeypatch):
     assert neighbours.recall(many._pictures) == 1
     real = neighbours.nearest
     monkeypatch.setattr(neighbours, "nearest", lambda *given, **options: real(*given, **options)[:6])
     assert neighbours.recall(many._pictures) == 0.5  # a search that finds itself and 5 of 10
+
+
+@pytest.mark.parametrize("left", [0, 5])
+def test_an_index_that_has_become_small_is_searched_exactly_again(many, left):
+    many.remove([f"/p/{i}" for i in range(left, 600)])
+    many.finish()
+    assert many.about.recall is None
+    assert many._pictures.list_indices() == []
+    assert len(many.nearest(vectors(1)[0], 10)) == left
+
+
+def test_tiles_that_are_alike_do_not_spoil_the_recall(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "ANN_ROWS", 500)
+    index = create(tmp_path / "index", replace(ABOUT, dim=32))
+    index.add([row(f"/p/{i}") for i in range(600)], np.repeat(vectors(20), 30, axis=0))
+    index.finish()
+    assert index.about.recall == 1
 
 
 def test_an_approximate_search_that_has_become_bad_is_built_again(many, monkeypatch):
