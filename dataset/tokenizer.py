@@ -57,6 +57,8 @@ def _unusable(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a vocabulary lacks that every caption needs; empty where it has all."""
     if tokenizer.pad_token_id is None:
         return "it has no token for padding"
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one of a folder without them
+        return "it has no words"
     try:
         tokenizer("a word that no vocabulary has: \u16a0")
     except Exception as error:  # the tokenizer's own, of no kind to name

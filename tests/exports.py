@@ -15,7 +15,12 @@ def tiny_run(folder, **changes):
     words = folder / "words"
     words.mkdir()
     (words / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
-    options = {"text_config": TEXT_SIZES, "mask_padding": True, "precision": "float32"} | changes
+    options = {
+        "text_config": TEXT_SIZES,
+        "mask_padding": True,
+        "precision": "float32",
+        "prior_backbone": "resnet10t",
+    } | changes
     config = tiny_config(folder, tokenizer=str(words), **options)
     save_checkpoint(folder / "checkpoint_best.pth", released_state_dict(tiny_model(config)), config.to_dict())
     write_yaml(config.to_dict(), folder / "config.yaml")
