@@ -2,10 +2,7 @@
 
 import io
 import struct
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +21,8 @@ if TYPE_CHECKING:
 
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
-_quieting, _filters, _decoding = threading.Lock(), ExitStack(), 0  # of `_quiet`
+# What is wrong with a picture is an error of ours or nothing. For all, as filters for a while are no thread's own.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PictureRule(NamedTuple):
@@ -67,7 +65,7 @@ def decode_picture(data: bytes, name: str | Path, rule: PictureRule = USUAL) -> 
         except RuntimeError:
             pass  # damaged: Pillow is the judge
     try:
-        with _quiet(), opened(io.BytesIO(data), name, rule) as image:
+        with opened(io.BytesIO(data), name, rule) as image:
             if rule.bands is None and not is_deep(image):
                 return np.array(upright_rgb(image))
             image.load()  # whether it is whole
@@ -79,23 +77,6 @@ def decode_picture(data: bytes, name: str | Path, rule: PictureRule = USUAL) -> 
     from dataset.deep_pictures import decode_deep  # brings a reader of TIFF, for those who have such
 
     return decode_deep(data, str(name), rule)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings meanwhile. Python keeps one list of them for all threads: first in, last out changes it back."""
-    global _decoding
-    with _quieting:
-        if not _decoding:
-            _filters.enter_context(warnings.catch_warnings(action="ignore"))
-        _decoding += 1
-    try:
-        yield
-    finally:
-        with _quieting:
-            _decoding -= 1
-            if not _decoding:
-                _filters.close()
 
 
 def rgb_pixels(image: Image.Image, name: str | Path) -> ndarray:

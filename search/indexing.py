@@ -46,7 +46,7 @@ class Outcome:
 
     rows: int = 0
     empty: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)  # path, what is wrong with it
+    remarks: list[str] = field(default_factory=list)  # on pictures that were not as asked
 
 
 def changes_of(index: Index, found: Sequence[PictureFile], roots: Sequence[str]) -> Changes:
@@ -90,14 +90,14 @@ def embed_into(
 
     A small file is recorded as done with its rows; a large one, of which each reader has a share, at the end.
     """
-    size = embedder.config.image_res
+    begun = index.unrecorded()
     reader = TileReader(
         files,
         tiling=tiling,
         rule=rule,
-        transform=evaluation_transform(size),
+        transform=evaluation_transform(embedder.config.image_res),
         batch_size=embedder.config.batch_size_test,
-        present={f.path: index.present(f.path, f.size, f.modified) for f in files if f.path in index.unrecorded()},
+        present={f.path: index.present(f.path, f.size, f.modified) for f in files if f.path in begun},
         rank=processes.rank(),
         world_size=processes.world_size(),
     )
@@ -159,7 +159,7 @@ def _joined(shares: list[Done]) -> Done:
     """A large file's shares as one."""
     errors = [share.error for share in shares if share.error]
     rows, empty = sum(share.rows for share in shares), sum(share.empty for share in shares)
-    return Done(shares[0].file, rows, empty, errors[0] if errors else None)
+    return Done(shares[0].file, rows, empty, errors[0] if errors else None, shares[0].remarks)
 
 
 def _record(done: Done) -> FileRecord:
@@ -168,8 +168,8 @@ def _record(done: Done) -> FileRecord:
 
 
 def _outcome(finished: list[Done]) -> Outcome:
-    broken = [(done.file.path, done.error) for done in finished if done.error]
-    return Outcome(sum(done.rows for done in finished), sum(done.empty for done in finished), broken)
+    remarks = [remark for done in finished for remark in done.remarks]
+    return Outcome(sum(done.rows for done in finished), sum(done.empty for done in finished), remarks)
 
 
 def of_file(file: PictureFile) -> datetime:

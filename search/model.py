@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.embedder import Embedder, load
-from search.table import About, Index
+from search.table import Index
 from utils.errors import InputError
 from utils.files import file_checksum
 from utils.output import weights_in
@@ -35,17 +35,8 @@ def loaded_model(model: str, device: str | None) -> Embedder:
     return load(model, device=device or "auto")
 
 
-def check_model(uri: str, about: About, model: str, weights: str) -> None:
-    """Raise InputError for a model other than the index's. weights: SHA-256 of the model's."""
-    if weights != about.weights_sha256:
-        raise InputError(
-            f"the index {uri} was made with the model {about.model} (weights {about.weights_sha256[:12]}), "
-            f"not with {model} ({weights[:12]}): give that model as --checkpoint, or make another index"
-        )
-
-
 def model_of(index: Index, given: str | None, device: str | None) -> Embedder:
     """The index's model, ready to embed queries."""
     model = chosen_model(given, index.about.model)
-    check_model(index.uri, index.about, model, checksum_of(model))
+    index.check_model(checksum_of(model), model)
     return loaded_model(model, device)

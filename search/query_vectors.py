@@ -25,8 +25,13 @@ TILE = re.compile(r"(.*)#(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
 class Model(Protocol):
     """What a query needs of a model that `models.load` gives."""
 
-    tokenizer: PreTrainedTokenizerBase
-    config: Any  # its max_tokens
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """By which it knows words."""
+
+    @property
+    def config(self) -> Any:
+        """Its `max_tokens`."""
 
     def embed_texts(self, sentences: Sequence[str]) -> ndarray:
         """Unit vectors `[N, D]`."""

@@ -38,6 +38,7 @@ class Done(NamedTuple):
     rows: int  # tiles in the index, those that an earlier run left there among them
     empty: int  # tiles without data
     error: str | None = None
+    remarks: tuple[str, ...] = ()  # on what was not as asked
 
 
 class TileBatch(NamedTuple):
@@ -80,9 +81,10 @@ class TileReader(IterableDataset):
                 continue
             present = self.present.get(file.path, set())
             rows = empty = 0
-            error = None
+            error, remarks = None, list[str]()
             try:
                 with open_picture(file, self.tiling, self.rule) as picture:
+                    remarks = picture.remarks
                     for tile in picture.tiles[reader::readers] if shared else picture.tiles:
                         pixels = None if tile.window in present else picture.read(tile)
                         if pixels is None:
@@ -96,7 +98,7 @@ class TileReader(IterableDataset):
                             images, tiles, done = [], [], []
             except InputError as problem:
                 error = str(problem)
-            done.append(Done(file, rows, empty, error))
+            done.append(Done(file, rows, empty, error, tuple(remarks)))
         yield TileBatch(torch.stack(images) if images else torch.empty(0), tiles, done)
 
 

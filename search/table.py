@@ -166,14 +166,12 @@ class Index:
             return neighbours.nearest(self._pictures, vector, top, columns, where=where, exact=exact)
 
 
-def about_of(uri: str | Path) -> About | None:
-    """What the index there was made with; None where there is none yet, or a half-made one that `create` replaces."""
+def exists(uri: str | Path) -> bool:
+    """Whether there is an index; one that was left half-made is none, and `create` replaces it."""
     if not _remote(str(uri)) and not Path(uri).is_dir():
-        return None
+        return False
     with _told(str(uri)):
-        if ABOUT not in _tables(lancedb.connect(str(uri))):
-            return None
-    return open_index(uri).about
+        return ABOUT in _tables(lancedb.connect(str(uri)))
 
 
 def lock_index(uri: str | Path) -> None:

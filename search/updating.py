@@ -9,21 +9,23 @@ import torch
 from search.files import Found, find_files
 from search.indexing import broken_under, changes_of, embed_into
 from search.launching import of_main
-from search.model import check_model, checksum_of, chosen_model, loaded_model
+from search.model import checksum_of, chosen_model, loaded_model
 from search.settings import settings_of
-from search.table import About, about_of, create, lock_index, open_index, unlock_index
+from search.table import About, create, exists, lock_index, open_index, unlock_index
 from utils import processes
 from utils.logs import say
+
+MOST_REMARKS = 20  # that are shown
 
 
 def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, str]]:
     """Bring the index up to date; the files under `--images` that are not in it, each with what is wrong with it."""
-    about = about_of(args.index)
-    settings = settings_of(args, about)
-    model = chosen_model(args.checkpoint, about.model if about else None)
+    old = open_index(args.index, writing=True) if exists(args.index) else None
+    settings = settings_of(args, old.about if old else None)
+    model = chosen_model(args.checkpoint, old.about.model if old else None)
     weights = checksum_of(model)
-    if about:
-        check_model(args.index, about, model, weights)
+    if old:
+        old.check_model(weights, model)
     if processes.is_main():
         lock_index(args.index)
     roots = [os.path.abspath(root) for root in args.images]
@@ -41,7 +43,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
             tiling=settings.tiling,
             picture_rule=settings.rule,
         )
-        opened = open_index(args.index, writing=True) if about else create(args.index, made)
+        opened = old or create(args.index, made)
         changes = changes_of(opened, found.files, roots)
         opened.remove([*changes.vanished, *(file.path for file in changes.changed)])
         say(f"{args.index}: {len(found.files)} files found, {changes.summary}")
@@ -63,6 +65,8 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
         return []
     opened = open_index(args.index, writing=True)  # with what all have appended
     opened.finish()
+    for remark in embedded.remarks[:MOST_REMARKS]:
+        say(f"note: {remark}")
     search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
     say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
     unlock_index(args.index)
