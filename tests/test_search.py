@@ -242,7 +242,7 @@ def test_another_model_than_the_indexs_is_refused(search, places, tmp_path):
     search("index", "--images", pictures, "--index", index)
     other = write_model(tmp_path / "other", temp1=0.05)
     for command in (("index", "--images", pictures), ("query", "a lake")):
-        with pytest.raises(InputError, match=r"was made with the model .*run \(weights"):
+        with pytest.raises(InputError, match=r"was made with .*run. \(sha256 \w+\), not with .*other"):
             search(*command, "--index", index, "--checkpoint", other)
 
 
