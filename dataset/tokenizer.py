@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     try:
         kind = AutoTokenizer if says_which else BertTokenizer
         # Our own model's config.json says nothing of a tokenizer, and transformers would warn of a model unknown to it.
-        options = {"config": PreTrainedConfig()} if is_exported(folder) else {}
+        options: dict[str, Any] = {"config": PreTrainedConfig()} if is_exported(folder) else {}
         # False, not absent: without it transformers asks on the terminal whether to run code that the folder brings.
         tokenizer = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:  # a damaged file, or a class that there is not, raises nearly anything in there
