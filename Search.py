@@ -52,7 +52,7 @@ def broken_code(args: argparse.Namespace) -> int:
 
 def query(args: argparse.Namespace) -> int:
     """Search the index; the answer is all there is on the standard output."""
-    from search.asking import draw_sheets, queries_of, write_answers
+    from search.asking import draw_sheet, queries_of, write_answers
     from search.model import model_of
     from search.query import answer
     from search.table import open_index
@@ -62,7 +62,7 @@ def query(args: argparse.Namespace) -> int:
     answers = answer(opened, model, queries)
     write_answers(args, queries, answers)
     if args.sheet:
-        draw_sheets(args.sheet, opened, queries, answers)
+        draw_sheet(args.sheet, opened, queries, answers)
     return 0
 
 

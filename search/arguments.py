@@ -3,7 +3,6 @@
 import argparse
 import math
 import re
-from pathlib import Path
 
 from search.items import Tiling
 from utils.arguments import OneLineParser, device, name, named_path
@@ -185,5 +184,5 @@ def _check_query(args: argparse.Namespace) -> None:
         raise InputError("--box and --near take finite degrees and metres")
     if args.output and args.form == "table" and (form := args.output.suffix[1:]) in FORMS:
         args.form = form
-    if args.sheet and Path(args.sheet).suffix.lower() != ".png":
-        raise InputError(f"--sheet {args.sheet}: the name must end in .png")
+    if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):
+        raise InputError(f"--sheet {args.sheet}: the name must end in .png or .jpg")

@@ -67,8 +67,8 @@ def write_answers(args: argparse.Namespace, queries: Sequence[Query], answers: S
         sys.stdout.write(text.rstrip("\n") + "\n")
 
 
-def draw_sheets(file: Path, index: Index, queries: Sequence[Query], answers: Sequence[Sequence[Hit]]) -> None:
-    """A contact sheet a query: `file`, of several queries numbered, FILE_1.png, FILE_2.png ..."""
+def draw_sheet(file: Path, index: Index, queries: Sequence[Query], answers: Sequence[Sequence[Hit]]) -> None:
+    """A contact sheet of all queries."""
 
     def read(hit: Hit) -> ndarray:
         with open_picture(hit.file, index.about.tiling, index.about.picture_rule) as picture:
@@ -77,6 +77,4 @@ def draw_sheets(file: Path, index: Index, queries: Sequence[Query], answers: Seq
             raise InputError(f"{hit.file.path} has changed since it was indexed: run Search.py index again")
         return pixels
 
-    for number, (query, hits) in enumerate(zip(queries, answers, strict=True), 1):
-        of_query = file if len(queries) == 1 else file.with_stem(f"{file.stem}_{number}")
-        draw_contact_sheet(of_query, query.name, hits, read)
+    draw_contact_sheet(file, [(query.name, hits) for query, hits in zip(queries, answers, strict=True)], read)

@@ -18,29 +18,38 @@ ACROSS = 5
 MOST = 500  # tiles on a sheet
 
 
-def draw_contact_sheet(file: Path, title: str, hits: Sequence[Hit], read: Callable[[Hit], ndarray]) -> None:
-    """Write the first `MOST` hits as a PNG.
+def draw_contact_sheet(
+    file: Path, answers: Sequence[tuple[str, Sequence[Hit]]], read: Callable[[Hit], ndarray]
+) -> None:
+    """Write the hits of each query, under its name, as a PNG, or a JPEG where `file` ends in .jpg.
 
-    read: gives a tile's pixels, uint8 `[H, W, 3]`; what it raises is raised. The file is written whole or not at all.
+    After `MOST` tiles it ends. read: gives a tile's pixels, uint8 `[H, W, 3]`; what it raises is raised. The file is
+    written whole or not at all.
     """
-    hits = hits[:MOST]
-    across = max(1, min(ACROSS, len(hits)))
-    down = -(-len(hits) // across)
+    left, sections = MOST, list[tuple[str, Sequence[Hit]]]()
+    for title, hits in answers:
+        if left > 0:
+            sections.append((title if hits else f"{title}: nothing found", hits[:left]))
+            left -= len(hits)
+    across = max(1, min(ACROSS, max(len(hits) for _, hits in sections)))
+    heights = [2 * LINE + -(-len(hits) // across) * (SIDE + 2 * LINE + GAP) for _, hits in sections]
     width = max(across * (SIDE + GAP) - GAP, 3 * SIDE)
-    head = MARGIN + 2 * LINE
-    sheet = Image.new("RGB", (width + 2 * MARGIN, head + down * (SIDE + 2 * LINE + GAP) + MARGIN), PAPER)
+    sheet = Image.new("RGB", (width + 2 * MARGIN, sum(heights) + 2 * MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
-    _write(pen, (MARGIN, MARGIN), title if hits else f"{title}: nothing found", width, INK, 22)
-    for rank, hit in enumerate(hits, 1):
-        x = MARGIN + (rank - 1) % across * (SIDE + GAP)
-        y = head + (rank - 1) // across * (SIDE + 2 * LINE + GAP)
-        at = "" if hit.tile.whole else f"   at {hit.tile.window[0]}, {hit.tile.window[1]}"
-        thumbnail = ImageOps.contain(Image.fromarray(read(hit)), (SIDE, SIDE), Image.Resampling.LANCZOS)
-        sheet.paste(ImageOps.pad(thumbnail, (SIDE, SIDE), color=RULE), (x, y))
-        _write(pen, (x, y + SIDE + 4), f"{rank}   {hit.score:.3f}{at}", SIDE, INK, NAME)
-        _write(pen, (x, y + SIDE + 4 + LINE), Path(hit.file.path).name, SIDE, FAINT, NAME)
+    top = MARGIN
+    for (title, hits), height in zip(sections, heights, strict=True):
+        _write(pen, (MARGIN, top), title, width, INK, 22)
+        for rank, hit in enumerate(hits, 1):
+            x = MARGIN + (rank - 1) % across * (SIDE + GAP)
+            y = top + 2 * LINE + (rank - 1) // across * (SIDE + 2 * LINE + GAP)
+            at = "" if hit.tile.whole else f"   at {hit.tile.window[0]}, {hit.tile.window[1]}"
+            thumbnail = ImageOps.contain(Image.fromarray(read(hit)), (SIDE, SIDE), Image.Resampling.LANCZOS)
+            sheet.paste(ImageOps.pad(thumbnail, (SIDE, SIDE), color=RULE), (x, y))
+            _write(pen, (x, y + SIDE + 4), f"{rank}   {hit.score:.3f}{at}", SIDE, INK, NAME)
+            _write(pen, (x, y + SIDE + 4 + LINE), Path(hit.file.path).name, SIDE, FAINT, NAME)
+        top += height
     content = io.BytesIO()
-    sheet.save(content, format="PNG")
+    sheet.save(content, **({"format": "JPEG", "quality": 85} if file.suffix.lower() == ".jpg" else {"format": "PNG"}))
     write_whole(file, content.getvalue())
 
 

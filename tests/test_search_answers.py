@@ -150,7 +150,7 @@ def coloured(shown):
 
 def test_a_contact_sheet_has_each_tile_in_its_place(tmp_path):
     file = tmp_path / "sheet.png"
-    draw_contact_sheet(file, "a river", [hit(f"/p/{i}.tif", i / 10) for i in range(7)], coloured)
+    draw_contact_sheet(file, [("a river", [hit(f"/p/{i}.tif", i / 10) for i in range(7)])], coloured)
     sheet = np.asarray(Image.open(file))
     for i in range(7):
         places = (sheet == 10 * i).all(axis=2).sum()
@@ -160,9 +160,9 @@ def test_a_contact_sheet_has_each_tile_in_its_place(tmp_path):
 
 
 def test_a_contact_sheet_of_nothing_and_of_long_strange_names_is_drawn(tmp_path):
-    draw_contact_sheet(tmp_path / "none.png", "a river", [], coloured)
+    draw_contact_sheet(tmp_path / "none.png", [("a river", [])], coloured)
     strange = [hit("/p/" + "long_name\n体育场\U0001f3df" * 50, 0.3), hit("/p/two\nlines.tif", 0.2)]
-    draw_contact_sheet(tmp_path / "long.png", "a river " * 200, strange, coloured)
+    draw_contact_sheet(tmp_path / "long.png", [("a river " * 200, strange)], coloured)
     assert Image.open(tmp_path / "none.png").width == Image.open(tmp_path / "long.png").width
 
 
@@ -171,5 +171,14 @@ def test_a_tile_that_cannot_be_read_leaves_no_half_sheet(tmp_path):
         raise InputError(f"cannot read the picture {shown.file.path}")
 
     with pytest.raises(InputError, match=r"cannot read the picture /p/a.tif"):
-        draw_contact_sheet(tmp_path / "sheet.png", "a river", [hit()], broken)
+        draw_contact_sheet(tmp_path / "sheet.png", [("a river", [hit()])], broken)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_queries_have_a_sheet_together(tmp_path):
+    file = tmp_path / "sheet.jpg"
+    draw_contact_sheet(file, [("a river", [hit()]), ("a lake", []), ("a road", [hit(), hit()])], coloured)
+    both = Image.open(file)
+    draw_contact_sheet(tmp_path / "one.png", [("a road", [hit(), hit()])], coloured)
+    assert both.format == "JPEG"
+    assert both.height > 2 * Image.open(tmp_path / "one.png").height - SIDE
