@@ -31,6 +31,8 @@ def start(script: Path, arguments: Sequence[str], dist: str | None) -> int:
     processes = processes_for(dist or "auto")
     command = start_command(script, _without_dist(arguments), processes)
     code = run_to_end(command, processes.environment | launcher_environment())
+    if 0 < code < 128 and processes.count > 1:  # the launcher reports at length, after the process has said why
+        print(f"the run failed (exit code {code}): the reason stands above the launcher's report", file=sys.stderr)
     if code > 128:
         ignore_stopping()
     return code
