@@ -9,7 +9,7 @@ from search.embeddings_file import write_embeddings
 from search.files import find_files
 from search.indexing import progress_total, units
 from search.model import checksum_of, chosen_model, loaded_model
-from search.reading import TileOf, TileReader, tile_loader
+from search.reading import TileOf, TileReader, batch_size, tile_loader
 from search.settings import settings_of
 from search.updating import workers
 from utils.logs import progress, say
@@ -28,7 +28,7 @@ def embed_to_file(args: argparse.Namespace) -> list[tuple[str, str]]:
         tiling=settings.tiling,
         rule=settings.rule,
         transform=evaluation_transform(embedder.config.image_res),
-        batch_size=embedder.config.batch_size_test,
+        batch_size=batch_size(embedder),
     )
     tiles: list[TileOf] = []
     vectors = [np.empty((0, embedder.config.embed_dim), np.float32)]

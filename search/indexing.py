@@ -17,7 +17,7 @@ from search.columns import FileRecord, Row
 from search.items import PictureFile, Tiling
 from search.launching import gather_objects
 from search.opening import open_picture
-from search.reading import Done, TileBatch, TileReader, is_shared, tile_loader
+from search.reading import Done, TileBatch, TileReader, batch_size, is_shared, tile_loader
 from search.table import Index
 from utils import processes
 from utils.errors import InputError
@@ -96,7 +96,7 @@ def embed_into(
         tiling=tiling,
         rule=rule,
         transform=evaluation_transform(embedder.config.image_res),
-        batch_size=embedder.config.batch_size_test,
+        batch_size=batch_size(embedder),
         present={f.path: index.present(f.path, f.size, f.modified) for f in files if f.path in begun},
         rank=processes.rank(),
         world_size=processes.world_size(),

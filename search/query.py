@@ -18,7 +18,7 @@ from search.query_vectors import Model, Picture, query_vectors
 from search.table import Index
 from utils.errors import InputError, shown, warn
 
-NEAR_DUPLICATE = 0.98  # cosine from which on two pictures are taken for one
+NEAR_DUPLICATE = 0.995  # cosine from which on two pictures are taken for one; other copies of one may be further apart
 MOST = 10_000  # hits of a query
 
 
