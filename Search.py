@@ -29,6 +29,11 @@ def index(args: argparse.Namespace) -> int:
     """Bring the index up to date: embed what is new or has changed under `--images`, drop what vanished."""
     from search import launching
 
+    if args.drop:
+        from search.updating import drop
+
+        drop(args.index, args.drop)
+        return 0
     if not launching.is_started(args):
         return launching.start(Path(__file__), sys.argv[1:], args.dist) or broken_code(args)
     from search.updating import update
@@ -44,10 +49,12 @@ def index(args: argparse.Namespace) -> int:
 
 def broken_code(args: argparse.Namespace) -> int:
     """The exit code of an indexing that came to its end."""
+    from search.files import find_files
     from search.indexing import broken_under
     from search.table import open_index
 
-    return SOME_BROKEN if broken_under(open_index(args.index), args.images) else 0
+    broken = broken_under(open_index(args.index), args.images) or find_files(args.images).problems
+    return SOME_BROKEN if broken else 0
 
 
 def query(args: argparse.Namespace) -> int:

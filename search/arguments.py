@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import os
 import re
+from pathlib import Path
 
 from search.items import Tiling
 from utils.arguments import OneLineParser, device, name, named_path
@@ -64,7 +66,6 @@ def _pictures(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=name,
         nargs="+",
-        required=True,
         metavar="PATH",
         help="folders, zip or tar archives, pictures and rasters",
     )
@@ -97,6 +98,13 @@ def _index(parser: argparse.ArgumentParser) -> None:
     _place(parser)
     _model(parser, "the index's, or that of this repository")
     add = parser.add_argument
+    add(
+        "--drop",
+        type=name,
+        nargs="+",
+        metavar="PATH",
+        help="take what lies there out of the index; nothing is embedded",
+    )
     add("--dist", metavar="PRESET", help="processes that embed side by side: cpu2, f4 ... (default: auto; see run.py)")
     add("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
 
@@ -148,6 +156,10 @@ def _bands(text: str) -> tuple[int, ...]:
 
 
 def _check_tiling(args: argparse.Namespace) -> None:
+    if not args.images and (args.command == "embed" or not args.drop):
+        raise InputError("--images is missing: name folders, archives, pictures or rasters")
+    if args.command == "index" and args.drop and args.images:
+        raise InputError("--drop takes out, --images puts in: give one of them")
     if problems := impossible_rule(args.stretch or STRETCH, args.bands):
         raise InputError(problems[0].replace("'deep_pictures'", "--stretch").replace("'bands'", "--bands"))
     for option in ("tile", "whole_up_to"):
@@ -163,6 +175,15 @@ def _check_tiling(args: argparse.Namespace) -> None:
         raise InputError("--dist starts processes, --device is of one process: give one of them")
     if args.command == "embed" and args.output.suffix not in (".npz", ".parquet"):
         raise InputError(f"--output {args.output}: the name must end in .npz or .parquet")
+    if args.command == "embed":
+        _check_folder(args.output)
+
+
+def _check_folder(file: Path) -> None:
+    """Raise InputError, before anything is embedded, where a file cannot be written."""
+    if not os.access(file.parent, os.W_OK):
+        problem = "cannot be written" if file.parent.is_dir() else "is missing"
+        raise InputError(f"the folder {file.parent} for {file.name} {problem}: make it, or name another")
 
 
 def _check_query(args: argparse.Namespace) -> None:
@@ -182,6 +203,8 @@ def _check_query(args: argparse.Namespace) -> None:
         raise InputError(f"--min_score {args.min_score}: a cosine is -1 to 1")
     if any(not math.isfinite(value) for value in [*(args.box or ()), *(args.near or ())]):
         raise InputError("--box and --near take finite degrees and metres")
+    for file in filter(None, (args.output, args.sheet)):
+        _check_folder(file)
     if args.output and args.form == "table" and (form := args.output.suffix[1:]) in FORMS:
         args.form = form
     if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):

@@ -1,10 +1,12 @@
 """The command line's queries, and the answers in the form it asks for."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from numpy import ndarray
 
 from search.answers import as_csv, as_geojson, as_json, text_table
@@ -14,7 +16,7 @@ from search.places import box, circle, polygon
 from search.query import Hit, Query, moment
 from search.query_vectors import IndexedTile, Picture
 from search.table import Index
-from utils.errors import InputError, printable
+from utils.errors import InputError, printable, warn
 from utils.files import read_text, write_whole
 
 QUERY_BYTES = 16 * 2**20
@@ -37,7 +39,7 @@ def queries_of(args: argparse.Namespace) -> list[Query]:
         "fold": not args.keep_duplicates,
         "exact": args.exact,
     }
-    pictures: list[Picture] = [*map(Path, args.image), *map(IndexedTile, args.like)]
+    pictures: list[Picture] = [*map(Path, args.image), *(IndexedTile(os.path.abspath(name)) for name in args.like)]
     if not pictures:
         return [Query(((text, 1.0),), **shared) for text in texts]
     of_pictures = args.image_weight if texts else 1.0
@@ -71,10 +73,12 @@ def draw_sheet(file: Path, index: Index, queries: Sequence[Query], answers: Sequ
     """A contact sheet of all queries."""
 
     def read(hit: Hit) -> ndarray:
-        with open_picture(hit.file, index.about.tiling, index.about.picture_rule) as picture:
-            pixels = picture.read(hit.tile)
-        if pixels is None:
-            raise InputError(f"{hit.file.path} has changed since it was indexed: run Search.py index again")
-        return pixels
+        try:
+            with open_picture(hit.file, index.about.tiling, index.about.picture_rule) as picture:
+                pixels = picture.read(hit.tile)
+        except InputError as error:  # gone or changed since it was indexed: the others are drawn
+            warn(str(error))
+            pixels = None
+        return np.full((8, 8, 3), 255, np.uint8) if pixels is None else pixels
 
     draw_contact_sheet(file, [(query.name, hits) for query, hits in zip(queries, answers, strict=True)], read)

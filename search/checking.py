@@ -57,6 +57,7 @@ def described(index: Index) -> dict[str, Any]:
     return {
         "index": index.uri,
         "files": len(records),
+        "folders": dict(Counter(str(Path(path).parent) for path in records).most_common(20)),
         "tiles": len(index),
         "tiles_without_data": sum(record.empty for record in records.values()),
         "tiles_with_a_place": index.count("west IS NOT NULL"),

@@ -22,7 +22,7 @@ def embed_to_file(args: argparse.Namespace) -> list[tuple[str, str]]:
     found = find_files(args.images)
     if found.left_out:
         say(found.left_out)
-    embedder = loaded_model(model, args.device)
+    embedder = loaded_model(model, args.device, average_orientations=settings.average_orientations)
     reader = TileReader(
         found.files,
         tiling=settings.tiling,

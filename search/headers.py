@@ -11,6 +11,8 @@ from PIL import ExifTags, Image
 from utils.errors import reason
 from utils.files import PICTURE_FORMATS
 
+YEARS = range(1826, 2200)  # of photographs
+
 
 class Header(NamedTuple):
     """What is known of a picture without its pixels; None where nothing is said, or nonsense."""
@@ -50,6 +52,8 @@ def parsed_time(text: object, offset: object = None) -> datetime | None:
     try:
         taken = datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
     except ValueError:
+        return None
+    if taken.year not in YEARS:  # 0001 and 9999 are ways to say nothing
         return None
     try:
         return taken.replace(tzinfo=datetime.strptime(str(offset).strip("\0 "), "%z").tzinfo)

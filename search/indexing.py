@@ -14,6 +14,7 @@ from dataset.pictures import PictureRule
 from dataset.transforms import evaluation_transform
 from models.embedder import Embedder
 from search.columns import FileRecord, Row
+from search.files import Found
 from search.items import PictureFile, Tiling
 from search.launching import gather_objects
 from search.opening import open_picture
@@ -49,14 +50,19 @@ class Outcome:
     remarks: list[str] = field(default_factory=list)  # on pictures that were not as asked
 
 
-def changes_of(index: Index, found: Sequence[PictureFile], roots: Sequence[str]) -> Changes:
-    """Compare by size and time of change; only what lies under `roots` can have vanished."""
+def changes_of(index: Index, found: Found, roots: Sequence[str]) -> Changes:
+    """Compare by size and time of change.
+
+    Only what lies under `roots` can have vanished, but for what lies in a folder or archive that cannot be read now.
+    """
     known, begun = index.files(), index.unrecorded()
-    there = {file.path for file in found}
-    new = [file for file in found if file.path not in known]
-    changed = [file for file in found if file.path in known and not _same(known[file.path], file)]
+    unread = [path for path, _ in found.problems]
+    there = {file.path for file in found.files}
+    new = [file for file in found.files if file.path not in known]
+    changed = [file for file in found.files if file.path in known and not _same(known[file.path], file)]
     changed += [file for file in new if file.path in begun and not index.present(file.path, file.size, file.modified)]
-    vanished = [path for path in {*known, *begun} if path not in there and is_under(path, roots)]
+    gone = [path for path in {*known, *begun} if path not in there and is_under(path, roots)]
+    vanished = [path for path in gone if not is_under(path, unread)]
     renewed = {file.path for file in changed}
     return Changes([file for file in new if file.path not in renewed], changed, vanished)
 
@@ -172,6 +178,9 @@ def _outcome(finished: list[Done]) -> Outcome:
     return Outcome(sum(done.rows for done in finished), sum(done.empty for done in finished), remarks)
 
 
-def of_file(file: PictureFile) -> datetime:
-    """When a file was last changed, for a picture that does not say when it was taken."""
-    return datetime.fromtimestamp(file.modified / 1e9, UTC)
+def of_file(file: PictureFile) -> datetime | None:
+    """When a file was last changed, for a picture that does not say when it was taken; None for no date there is."""
+    try:
+        return datetime.fromtimestamp(file.modified / 1e9, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

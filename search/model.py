@@ -30,13 +30,13 @@ def checksum_of(model: str) -> str:
     return file_checksum(weights)
 
 
-def loaded_model(model: str, device: str | None) -> Embedder:
-    """The model, ready to embed."""
-    return load(model, device=device or "auto")
+def loaded_model(model: str, device: str | None, *, average_orientations: bool) -> Embedder:
+    """The model, ready to embed, whether its own config averages orientations or not."""
+    return load(model, device=device or "auto", override=[f"average_orientations={average_orientations}"])
 
 
 def model_of(index: Index, given: str | None, device: str | None) -> Embedder:
     """The index's model, ready to embed queries."""
     model = chosen_model(given, index.about.model)
     index.check_model(checksum_of(model), model)
-    return loaded_model(model, device)
+    return loaded_model(model, device, average_orientations=index.about.average_orientations)

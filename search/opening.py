@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from numpy import ndarray
 
@@ -18,6 +19,7 @@ from utils.errors import InputError
 
 DEEP_RULE = "percentile 2-98"  # what becomes of more than 8 bits a channel where the rule refuses them
 DECODED_PIXELS = 2**26  # a picture of no more is decoded at once, 200 MB
+WHOLE_PIXELS = 8192  # the longest side of a picture that is looked for
 _MAPS = ("GTiff", "JP2OpenJPEG")  # GDAL's drivers for what mostly has a place on the Earth
 _DRIVERS = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
@@ -95,3 +97,23 @@ def _is_large(header: Header) -> bool:
 def _has_world_file(path: str) -> bool:
     starts, ends = (path, os.path.splitext(path)[0]), (*_WORLD_FILES, *(end.upper() for end in _WORLD_FILES))
     return any(os.path.exists(start + end) for start in starts for end in ends)
+
+
+def whole_picture(path: str | Path, rule: PictureRule = USUAL) -> ndarray:
+    """The pixels of a picture or raster, not cut, uint8 `[H, W, 3]`, shown by the same rule as an index's.
+
+    Raises InputError where it cannot be read, is too large to be looked at as a whole or has no data.
+    """
+    absolute = os.path.abspath(path)
+    try:
+        found = os.stat(absolute)
+    except OSError as error:
+        raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
+    file = PictureFile(absolute, found.st_size, found.st_mtime_ns)
+    with open_picture(file, Tiling(pixels=WHOLE_PIXELS, whole_up_to=WHOLE_PIXELS), rule) as picture:
+        if len(picture.tiles) > 1:
+            raise InputError(f"{path} has a side of more than {WHOLE_PIXELS} pixels: cut out what you look for")
+        pixels = picture.read(picture.tiles[0])
+    if pixels is None:
+        raise InputError(f"{path} has no data")
+    return pixels

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from dataset.captions import clean_caption
 from search.columns import WINDOW, literal
 from search.items import Window
+from search.opening import whole_picture
 from search.table import Index
 from utils.errors import InputError, listed, printable, shown, warn
 
@@ -50,8 +51,13 @@ def query_vectors(index: Index, model: Model, queries: Sequence["Query"]) -> nda
     check_texts(texts, model.tokenizer, model.config.max_tokens)
     of_text = dict(zip(texts, model.embed_texts(texts) if texts else (), strict=True))
     pictures = [picture for query in queries for picture, _ in query.pictures]
-    read = [i for i, picture in enumerate(pictures) if not isinstance(picture, IndexedTile)]
-    of_picture = dict(zip(read, model.embed_images([pictures[i] for i in read]) if read else (), strict=True))
+    rule = index.about.picture_rule
+    pixels = {
+        i: p if isinstance(p, ndarray) else whole_picture(p, rule)
+        for i, p in enumerate(pictures)
+        if not isinstance(p, IndexedTile)
+    }
+    of_picture = dict(zip(pixels, model.embed_images([*pixels.values()]) if pixels else (), strict=True))
     of_picture |= {i: p.vector(index) for i, p in enumerate(pictures) if isinstance(p, IndexedTile)}
     vectors, at = [], 0
     for query in queries:

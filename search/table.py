@@ -202,6 +202,7 @@ def create(uri: str | Path, about: About) -> Index:
         database = lancedb.connect(uri)
         if ABOUT in _tables(database):
             raise InputError(f"{uri} holds an index already; open it, or name another folder")
+        _check_own(database, uri)
         about = replace(about, created=about.created or datetime.now(UTC).isoformat(timespec="seconds"))
         contents = {PICTURES: row_schema(about.dim), FILES: RECORDS, ABOUT: _about_table(about)}
         tables = {}
@@ -269,6 +270,13 @@ def _about_in(table: Any, uri: str) -> About:
 
 def _tables(database: Any) -> set[str]:
     return set(database.list_tables(limit=100).tables)
+
+
+def _check_own(database: Any, uri: str) -> None:
+    """Raise InputError where a table of one of our names is another program's."""
+    for name, columns in ((PICTURES, row_schema(1).names), (FILES, RECORDS.names)):
+        if name in _tables(database) and database.open_table(name).schema.names != columns:
+            raise InputError(f"{uri} holds another program's table {name}; name another folder for the index")
 
 
 def _claim(folder: Path) -> None:

@@ -2,17 +2,19 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from search.files import Found, find_files
-from search.indexing import broken_under, changes_of, embed_into
+from search.indexing import broken_under, changes_of, embed_into, is_under
 from search.launching import of_main
 from search.model import checksum_of, chosen_model, loaded_model
 from search.settings import settings_of
 from search.table import About, create, exists, lock_index, open_index, unlock_index
 from utils import processes
+from utils.errors import InputError
 from utils.logs import say
 
 MOST_REMARKS = 20  # that are shown
@@ -21,10 +23,10 @@ MOST_REMARKS = 20  # that are shown
 def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, str]]:
     """Bring the index up to date; the files under `--images` that are not in it, each with what is wrong with it."""
     old = open_index(args.index, writing=True) if exists(args.index) else None
-    settings = settings_of(args, old.about if old else None)
-    model = chosen_model(args.checkpoint, old.about.model if old else None)
+    settings = settings_of(args, old.about if old is not None else None)
+    model = chosen_model(args.checkpoint, old.about.model if old is not None else None)
     weights = checksum_of(model)
-    if old:
+    if old is not None:
         old.check_model(weights, model)
     if processes.is_main():
         lock_index(args.index)
@@ -32,7 +34,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     found: Found = of_main(lambda: find_files(roots))
     if found.left_out:
         say(found.left_out)
-    embedder = loaded_model(model, str(device))
+    embedder = loaded_model(model, str(device), average_orientations=settings.average_orientations)
 
     if processes.is_main():
         made = About(
@@ -43,14 +45,14 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
             tiling=settings.tiling,
             picture_rule=settings.rule,
         )
-        opened = old or create(args.index, made)
-        changes = changes_of(opened, found.files, roots)
+        opened = create(args.index, made) if old is None else old
+        changes = changes_of(opened, found, roots)
         opened.remove([*changes.vanished, *(file.path for file in changes.changed)])
         say(f"{args.index}: {len(found.files)} files found, {changes.summary}")
     processes.barrier()  # only now is there an index to open, and what has changed is out of it
     opened = open_index(args.index)
     # Before any process appends a record, so that all have the same list.
-    pending = of_main(lambda: changes_of(opened, found.files, roots).new)
+    pending = of_main(lambda: changes_of(opened, found, roots).new)
     embedded = embed_into(
         opened,
         embedder,
@@ -71,6 +73,20 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
     unlock_index(args.index)
     return [*found.problems, *broken_under(opened, roots)]
+
+
+def drop(uri: str, places: Sequence[str]) -> None:
+    """Take the files under some folders or archives, which need not exist any more, out of an index."""
+    opened = open_index(uri, writing=True)
+    lock_index(uri)
+    known = {*opened.files(), *opened.unrecorded()}
+    paths = [path for path in known if is_under(path, [os.path.abspath(place) for place in places])]
+    if not paths:
+        raise InputError(f"the index {uri} has nothing under {', '.join(places)}; Search.py info names its folders")
+    opened.remove(paths)
+    opened.finish()
+    unlock_index(uri)
+    say(f"{uri}: {len(paths)} files dropped; {len(opened)} tiles left")
 
 
 def workers(given: int | None) -> int:

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -144,6 +145,69 @@ def test_broken_pictures_are_named_and_the_exit_code_says_so(search, places):
     assert "2.png: cannot be read" in printed.out
 
 
+def test_an_index_without_a_single_row_is_gone_on_with(search, places):
+    pictures, index = places
+    broken = pictures.parent / "broken.png"
+    broken.write_bytes(b"")
+    assert search("index", "--images", broken, "--index", index)[0] == Search.SOME_BROKEN
+    assert search("index", "--images", pictures, "--index", index)[0] == 0
+    assert len(open_index(index)) == 5
+
+
+def test_what_cannot_be_read_now_has_not_vanished(search, tmp_path):
+    archive = tmp_path / "pictures" / "flight.zip"
+    write_pictures(archive.parent, 1)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(archive.parent / "0.png", "inside.png")
+    search("index", "--images", archive.parent, "--index", tmp_path / "index")
+    archive.write_bytes(archive.read_bytes()[:50])  # as while it is copied
+    code, printed = search("index", "--images", archive.parent, "--index", tmp_path / "index")
+    assert (code, len(open_index(tmp_path / "index"))) == (Search.SOME_BROKEN, 2)
+    assert "0 vanished" in printed.out
+
+
+def test_a_folder_that_is_gone_is_dropped_by_name(search, places):
+    pictures, index = places
+    search("index", "--images", pictures, "--index", index)
+    for file in pictures.iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match="no picture is found"):
+        search("index", "--images", pictures, "--index", index)
+    assert len(open_index(index)) == 5
+    search("index", "--drop", pictures, "--index", index)
+    assert len(open_index(index)) == 0
+    with pytest.raises(InputError, match="has nothing under"):
+        search("index", "--drop", pictures, "--index", index)
+
+
+def test_a_picture_is_looked_for_as_the_index_shows_pictures(search, tmp_path):
+    deep = tmp_path / "deep.tif"
+    values = picture(1).transpose(2, 0, 1).astype(np.uint16) * 40
+    with rasterio.open(deep, "w", driver="GTiff", width=64, height=64, count=3, dtype="uint16") as file:
+        file.write(values)
+    search("index", "--images", deep, "--index", tmp_path / "index", "--orientations", 8, "--stretch", "minmax")
+    _, printed = search("query", "--index", tmp_path / "index", "--image", deep, "--json")
+    assert json.loads(printed.out)[0]["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_table_of_another_program_is_not_overwritten(search, places):
+    pictures, index = places
+    lancedb.connect(index).create_table("pictures", [{"mine": 1}])
+    with pytest.raises(InputError, match="another program's table"):
+        search("index", "--images", pictures, "--index", index)
+    assert lancedb.connect(index).open_table("pictures").to_arrow()["mine"].to_pylist() == [1]
+
+
+def test_a_sheet_has_a_blank_where_a_picture_is_gone(search, places, tmp_path):
+    pictures, index = places
+    search("index", "--images", pictures, "--index", index)
+    (pictures / "2.png").unlink()
+    code, printed = search("query", "--index", index, "a lake", "--sheet", tmp_path / "s.png", "--keep_duplicates")
+    assert code == 0
+    assert "2.png" in printed.err
+    assert (tmp_path / "s.png").exists()
+
+
 def test_check_tells_changed_and_vanished_pictures(search, places):
     pictures, index = places
     search("index", "--images", pictures, "--index", index)
@@ -267,6 +331,9 @@ def test_other_settings_than_the_indexs_are_refused_and_open_ones_are_its_own(se
         (["index", "--images", "nowhere"], "nowhere is missing"),
         (["index", "--images", "."], "no picture is found"),
         (["embed", "--images", ".", "--output", "x.txt"], "must end in .npz or .parquet"),
+        (["embed", "--images", ".", "--output", "gone/x.npz"], "the folder gone for x.npz is missing"),
+        (["query", "a lake", "--sheet", "gone/x.png"], "the folder gone for x.png is missing"),
+        (["embed", "--output", "x.npz"], "--images is missing"),
     ],
 )
 def test_mistakes_are_one_line(search, places, tmp_path, monkeypatch, arguments, said):
