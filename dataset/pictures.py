@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the size in a baseline, an extended and a progressive file
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond, Pillow takes a picture for an attack
-# What is wrong with a picture is an error of ours or nothing. For all, as filters for a while are no thread's own.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PictureRule(NamedTuple):
@@ -64,8 +61,10 @@ def decode_picture(data: bytes, name: str | Path, rule: PictureRule = USUAL) -> 
             return decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True).permute(1, 2, 0).numpy()
         except RuntimeError:
             pass  # damaged: Pillow is the judge
+    from dataset.quiet import quiet  # here, as most pictures are read above
+
     try:
-        with opened(io.BytesIO(data), name, rule) as image:
+        with quiet(), opened(io.BytesIO(data), name, rule) as image:
             if rule.bands is None and not is_deep(image):
                 return np.array(upright_rgb(image))
             image.load()  # whether it is whole
