@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from models import load
 from tests.exports import tiny_run
 from utils.errors import InputError
 
-EXAMPLE = Path(__file__).parents[1] / "docs/examples/onnx_search.py"
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs/examples/onnx_search.py"
 COUNT = 100
 
 
@@ -124,3 +126,22 @@ def test_a_model_that_the_exporter_does_not_know_is_one_line_and_leaves_nothing(
     ) as raised:
         Export.main(["--checkpoint", str(run), "--output_dir", str(tmp_path / "new"), "--format", "onnx"])
     assert "\n" not in str(raised.value) and list(tmp_path.iterdir()) == [] and "graph" not in capfd.readouterr().out
+
+
+def test_an_export_of_one_format_replaces_one_of_another_and_its_card_says_how_it_is_used(run, onnx, tmp_path):
+    place, given = tmp_path / "old", ["--checkpoint", str(run), "--output_dir", str(tmp_path / "old"), "--overwrite"]
+    shutil.copytree(onnx / "onnx", place)
+    card = (place / "README.md").read_text()
+    assert "onnx_search.py" in card and "preprocessing.json" in card and "load(" not in card
+    Export.main([*given, "--format", "compact"])
+    assert (place / "model.safetensors").exists() and not (place / "preprocessing.json").exists()
+    assert 'load("THIS/FOLDER")' in (place / "README.md").read_text()
+    Export.main([*given, "--format", "onnx"])
+    assert {file.name for file in place.iterdir()} == {file.name for file in (onnx / "onnx").iterdir()}
+    assert (place / "README.md").read_text() == card
+
+
+def test_quantising_says_nothing(run, tmp_path):
+    command = [sys.executable, "Export.py", "--checkpoint", str(run), "--output_dir", str(tmp_path / "new")]
+    done = subprocess.run([*command, "--format", "onnx_int8"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
