@@ -1,8 +1,10 @@
 """`from models import load`: a trained model that embeds anybody's pictures and sentences."""
 
+import re
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from utils.checkpoint import save_checkpoint
 from utils.errors import InputError
 from utils.typed import write_yaml
 
+ROOT = Path(__file__).parents[1]
 SENTENCES = ["A lake, beside a road!", "two white planes"]
 
 
@@ -53,6 +56,13 @@ def test_three_lines_embed_pictures_and_sentences(folder, pictures):
     assert (images.shape, texts.shape, images.dtype, texts.dtype) == ((3, 32), (2, 32), np.float32, np.float32)
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
+
+
+def test_the_first_lines_of_the_document_run_in_the_repositorys_folder(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/embedding.md").read_text(encoding="utf-8"), re.S)[1]
+    exec(lines, {})
+    assert re.fullmatch(r"\[\[-?0\.\d+\]\]\n", capsys.readouterr().out)
 
 
 def test_a_picture_may_be_a_file_an_array_or_a_pil_picture(folder, pictures):

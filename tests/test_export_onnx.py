@@ -115,6 +115,13 @@ def test_forty_lines_search_a_folder_without_torch(run, onnx, tmp_path):
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+@pytest.mark.parametrize("query", ["", " ...!"])
+def test_a_query_without_a_word_is_one_line(onnx, tmp_path, query):
+    command = [sys.executable, str(EXAMPLE), str(onnx / "onnx"), str(tmp_path), query]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: the query has no word\n")
+
+
 def test_a_model_that_the_exporter_does_not_know_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capfd):
     def failing(*_, **__):
         print("a whole graph")
