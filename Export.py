@@ -17,12 +17,14 @@ FORMATS = ("folder", "compact", "onnx", "onnx_int8")
 def main(arguments: list[str] | None = None) -> None:
     """Write the folder whole, or leave nothing of it."""
     args = parse(arguments)
-    from export.folder import check_free, new_folder, write_model  # here, as it takes seconds: after the command line
+    from export.card import CARD
+    from export.folder import check_free, new_folder, write_model  # after the command line, as it takes seconds
     from models import load
 
     check_free(args.output_dir, overwrite=args.overwrite)
     model = load(args.checkpoint, tokenizer=args.tokenizer, device="cpu", override=args.override)
     with new_folder(args.output_dir, overwrite=args.overwrite) as folder:
+        kept = (folder / CARD).exists()
         if args.format.startswith("onnx"):
             from export.onnx_encoders import write_onnx
 
@@ -30,7 +32,14 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             write_model(model, folder, compact=args.format == "compact")
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    print(f"{args.output_dir}: " + ", ".join(f"{file} {size / 1e6:.1f} MB" for file, size in sizes.items()))
+    print(f"{args.output_dir}: " + ", ".join(f"{file} {written_size(size)}" for file, size in sizes.items()))
+    if kept:
+        print(f"{args.output_dir / CARD} was filled in, so it is kept as it was")
+
+
+def written_size(count: int) -> str:
+    """A number of bytes as one reads it."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} KB"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -4,7 +4,8 @@
     python benchmarks/onnx_speed.py --checkpoint MODEL --onnx ONNX --images FOLDER --captions test.json
 
 Prints the greatest difference over the pictures and captions (of the same pixels and tokens, torch in float32), then
-items a second of each, the median of some passes. Captions: an annotation file of an evaluation.
+items a second of each, the median of some passes. Captions: an annotation file of an evaluation. Torch embeds each
+picture in as many orientations as the graph.
 """
 
 import argparse
@@ -13,34 +14,34 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
-import torch  # noqa: E402
+from numpy import ndarray  # noqa: E402
 
-from dataset.annotations import read_evaluation  # noqa: E402
-from dataset.evaluation_loaders import caption_batches, evaluation_images_loader  # noqa: E402
-from dataset.transforms import evaluation_transform  # noqa: E402
-from export.onnx_encoders import IMAGE, TEXT  # noqa: E402
-from models import load  # noqa: E402
-from models.embedder import embed_caption_batches, embed_picture_batches  # noqa: E402
+from utils.arguments import OneLineParser, name, named_path  # noqa: E402
+from utils.errors import InputError, run_cli  # noqa: E402
+from utils.files import read_json  # noqa: E402
+from utils.output import PREPROCESSING  # noqa: E402
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Compare, then time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--onnx", type=Path, required=True)
-    parser.add_argument("--captions", required=True)
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--passes", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parse(arguments)
+    orientations = orientations_in(args.onnx / PREPROCESSING)
+    import onnxruntime  # after the command line, as it takes seconds
+    import torch
+
+    from dataset.annotations import read_evaluation
+    from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
+    from dataset.transforms import evaluation_transform
+    from export.folder import IMAGE, TEXT
+    from models import load
+    from models.embedder import embed_caption_batches, embed_picture_batches
+
     torch.set_num_threads(args.threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
@@ -49,13 +50,12 @@ def main() -> None:
     images, captions = given.images[: args.count], given.captions[: args.count]
     pictures = list(evaluation_images_loader(images, evaluation_transform(c.image_res), args.batch))
     sentences = caption_batches(captions, model.tokenizer, args.batch, c.max_tokens, group_by_length=c.mask_padding)
-    image_run, text_run = (onnxruntime.InferenceSession(args.onnx / name, options).run for name in (IMAGE, TEXT))
-    averaged = c.average_orientations
-    sides: dict[str, tuple[int, Callable[[], np.ndarray], Callable[[], np.ndarray]]] = {
+    image_run, text_run = (onnxruntime.InferenceSession(args.onnx / file, options).run for file in (IMAGE, TEXT))
+    sides: dict[str, tuple[int, Callable[[], ndarray], Callable[[], ndarray]]] = {
         "pictures": (
             len(images),
             lambda: embed_picture_batches(
-                model.model.eval(), pictures, len(images), model.device, average_orientations=averaged
+                model.model.eval(), pictures, len(images), model.device, average_orientations=orientations == 8
             ).numpy(),
             lambda: in_order([(at, image_run(None, {"images": batch.numpy()})[0]) for at, batch in pictures]),
         ),
@@ -70,19 +70,48 @@ def main() -> None:
             ),
         ),
     }
-    for name, (count, by_torch, by_onnx) in sides.items():
+    for side, (count, by_torch, by_onnx) in sides.items():
         difference = np.abs(by_torch() - by_onnx()).max()  # the first call of each warms up, too
-        speeds = [count / seconds(side, args.passes) for side in (by_torch, by_onnx)]
-        print(f"{count} {name}: apart by {difference:.1e}; {speeds[0]:.1f} by torch, {speeds[1]:.1f} by ONNX a second")
+        speeds = [count / seconds(run, args.passes) for run in (by_torch, by_onnx)]
+        print(f"{count} {side}: apart by {difference:.1e}; {speeds[0]:.1f} by torch, {speeds[1]:.1f} by ONNX a second")
 
 
-def in_order(batches: list[tuple[torch.Tensor, np.ndarray]]) -> np.ndarray:
-    """Rows of batches at their positions, `[N, D]`."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser("onnx_speed.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", type=name, required=True, help="the model, as Export.py took it")
+    add("--onnx", type=named_path, required=True, metavar="FOLDER", help="what Export.py wrote of it")
+    add("--captions", type=name, required=True, metavar="JSON", help="an annotation file of an evaluation")
+    add("--images", type=name, required=True, metavar="FOLDER", help="where its pictures lie")
+    add("--count", type=int, default=100, help="so many pictures, and so many captions, at most (100)")
+    add("--batch", type=int, default=20, help="items of a batch (20)")
+    add("--passes", type=int, default=3, help="the median is of so many (3)")
+    add("--threads", type=int, default=1, help="of torch, and of ONNX Runtime (1)")
+    args = parser.parse_args(arguments)
+    if min(args.count, args.batch, args.passes, args.threads) < 1:
+        raise InputError("--count, --batch, --passes and --threads: give 1 or more")
+    return args
+
+
+def orientations_in(file: Path) -> int:
+    """How often the graph embeds a picture, by its `preprocessing.json`."""
+    try:
+        found: int = read_json(file)["image"]["orientations"]
+    except (KeyError, TypeError):
+        found = 0
+    if found not in (1, 8):
+        raise InputError(f"{file} does not say that the graph embeds a picture in 1 orientation or in 8")
+    return found
+
+
+def in_order(batches: list[tuple[Any, ndarray]]) -> ndarray:
+    """(positions `[b]`, rows `[b, D]`) of batches -> rows at their positions, `[N, D]`."""
     rows = np.concatenate([embeds for _, embeds in batches])
     return rows[np.argsort(np.concatenate([at.numpy() for at, _ in batches]))]
 
 
-def seconds(run: Callable[[], np.ndarray], passes: int) -> float:
+def seconds(run: Callable[[], ndarray], passes: int) -> float:
     """The median time of some calls."""
     times = []
     for _ in range(passes):
@@ -93,4 +122,4 @@ def seconds(run: Callable[[], np.ndarray], passes: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

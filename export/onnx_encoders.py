@@ -1,6 +1,7 @@
 """A model's two encoders as ONNX graphs, with all that a program without torch needs to use them."""
 
 import json
+import logging
 import warnings
 from contextlib import redirect_stdout
 from io import StringIO
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.captions import MOST_WORDS, REMOVED, SPACES
-from export.folder import write_card
+from export.card import write_card
+from export.folder import IMAGE, TEXT
 from models.embedder import Embedder
 from models.encoders import normalise
 from models.pir import PIR
 from utils.errors import InputError, reason
+from utils.output import PREPROCESSING
 
-IMAGE, TEXT, PREPROCESSING = "image_encoder.onnx", "text_encoder.onnx", "preprocessing.json"
 OPSET = 18
 
 
@@ -72,7 +74,7 @@ def write_onnx(model: Embedder, folder: Path, *, int8: bool) -> None:
             _to_int8(folder / name)
     (folder / PREPROCESSING).write_text(json.dumps(preprocessing(model), indent=2) + "\n", encoding="utf-8")
     model.tokenizer.save_pretrained(str(folder))
-    write_card(model, folder)
+    write_card(model.config, folder, onnx=True)
 
 
 def preprocessing(model: Embedder) -> dict[str, Any]:
@@ -127,6 +129,8 @@ def _to_int8(file: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # its advice, given twice, to run another step of its own before this one
     try:
         quantize_dynamic(
             file, file, op_types_to_quantize=["MatMul", "Gemm", "Gather"], per_channel=True, weight_type=QuantType.QInt8
@@ -135,3 +139,5 @@ def _to_int8(file: Path) -> None:
         raise
     except Exception as error:  # as above
         raise InputError(f"{file.name}: this model cannot be quantised: {reason(error):.200}") from None
+    finally:
+        logging.disable(disabled)

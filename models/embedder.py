@@ -65,13 +65,17 @@ class Embedder:
 
     def embed_images(self, pictures: Sequence[Picture]) -> ndarray:
         """Files, uint8 arrays `[H, W, 3]` or PIL pictures -> unit embeddings, float32 `[N, D]`."""
-        _check_list(pictures, "pictures")
+        from models.given import check_list  # here, as in all verbs: a training has no use for it
+
+        check_list(pictures, "pictures")
         averaged = self.config.average_orientations
         return self.image_embeddings(pictures, average_orientations=averaged).float().cpu().numpy()
 
     def embed_texts(self, sentences: Sequence[str]) -> ndarray:
         """Sentences, cleaned as captions are -> unit embeddings, float32 `[N, D]`."""
-        _check_list(sentences, "sentences")
+        from models.given import check_sentences
+
+        check_sentences(sentences)
         return self.text_embeddings([clean_caption(sentence) for sentence in sentences]).float().cpu().numpy()
 
     def image_embeddings(
@@ -129,9 +133,12 @@ def load(
     """The model of a folder (exported, as published or as a run left it), or of weights with their config beside them.
 
     tokenizer: a folder with the vocabulary, where the one that the config names is not to be found.
-    device: auto, cpu or cuda. override: `KEY=VALUE` of the config. Raises InputError where something is missing or
-    does not fit.
+    device: auto, cpu, cuda or cuda:N. override: `KEY=VALUE` of the config. Raises InputError where something is
+    missing or does not fit.
     """
+    from models.given import check_load
+
+    check_load(checkpoint, device, override)
     weights = weights_in(str(checkpoint))
     beside = Path(weights).parent
     given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
@@ -142,12 +149,6 @@ def load(
     words = configured_tokenizer(config)
     pixels = partial(pixels_of, rule=picture_rule(config))
     return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels)
-
-
-def _check_list(given: object, what: str) -> None:
-    """Raise InputError for a single name or sentence, which would be taken letter by letter."""
-    if isinstance(given, str | bytes | Path):
-        raise InputError(f"{what} are given as a list; for one, write [{given!r:.40}]")
 
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:

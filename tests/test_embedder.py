@@ -1,8 +1,10 @@
 """`from models import load`: a trained model that embeds anybody's pictures and sentences."""
 
+import re
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from utils.checkpoint import save_checkpoint
 from utils.errors import InputError
 from utils.typed import write_yaml
 
+ROOT = Path(__file__).parents[1]
 SENTENCES = ["A lake, beside a road!", "two white planes"]
 
 
@@ -55,6 +58,13 @@ def test_three_lines_embed_pictures_and_sentences(folder, pictures):
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
 
 
+def test_the_first_lines_of_the_document_run_in_the_repositorys_folder(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/embedding.md").read_text(encoding="utf-8"), re.S)[1]
+    exec(lines, {})
+    assert re.fullmatch(r"\[\[-?0\.\d+\]\]\n", capsys.readouterr().out)
+
+
 def test_a_picture_may_be_a_file_an_array_or_a_pil_picture(folder, pictures):
     model = load(folder / "checkpoint_best.pth")
     wanted = model.embed_images(pictures)
@@ -81,8 +91,10 @@ def test_one_name_or_sentence_is_not_taken_letter_by_letter(folder):
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="config"):
+    with pytest.raises(InputError, match=r"no checkpoint at '.*nowhere': give a folder or weights"):
         load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no checkpoint at ''"):
+        load("")
 
 
 def test_embeddings_are_in_the_order_given_and_do_not_depend_on_the_company(folder, pictures):
@@ -118,8 +130,14 @@ def test_loading_shows_no_progress_and_leaves_the_random_numbers_alone(folder, p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda folder: (folder / "config.yaml").unlink(), "config.yaml cannot be read"),
-        (lambda folder: (folder / "checkpoint_best.pth").unlink(), "checkpoint_best.pth cannot be read"),
+        (
+            lambda folder: (folder / "config.yaml").unlink(),
+            "has no config: config.yaml must lie beside checkpoint_best.pth",
+        ),
+        (
+            lambda folder: (folder / "checkpoint_best.pth").unlink(),
+            "holds neither checkpoint_best.pth nor model.safetensors",
+        ),
         (lambda folder: (folder / "config.yaml").write_text("train_file: a\n"), "is missing"),
     ],
 )
@@ -186,5 +204,66 @@ def test_a_value_of_the_config_may_be_changed(folder):
 
 def test_weights_whose_folder_is_not_there_do_not_take_the_config_of_the_current_one(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(InputError, match=r"nowhere/config\.yaml cannot be read"):
+    with pytest.raises(InputError, match=r"no checkpoint at 'nowhere/checkpoint_best.pth'"):
         load("nowhere/checkpoint_best.pth")
+
+
+def test_weights_without_a_config_and_a_folder_without_either_are_one_line(folder, tmp_path):
+    with pytest.raises(InputError, match=r"holds neither checkpoint_best.pth nor model.safetensors"):
+        load(tmp_path)
+    (tmp_path / "weights.pth").write_bytes((folder / "checkpoint_best.pth").read_bytes())
+    with pytest.raises(InputError, match=r"weights.pth has no config: config.yaml must lie beside weights.pth"):
+        load(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["", "image_encoder.onnx"])
+def test_an_onnx_export_is_said_to_be_one(tmp_path, name):
+    for file in ("preprocessing.json", "image_encoder.onnx"):
+        (tmp_path / file).touch()
+    with pytest.raises(InputError, match="is of an ONNX export; load reads the formats folder and compact"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("wrong", ["tpu", "CPU", "mps", "", None, 5, torch.device("cpu")])
+def test_what_is_no_device_is_one_line(folder, wrong):
+    with pytest.raises(InputError) as raised:
+        load(folder, device=wrong)
+    assert str(raised.value) == f"{wrong!r} is no device: give auto, cpu, cuda or cuda:N"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Image.new("RGB", (4, 4)), r"are given as a list; for one, write \[picture\]"),
+        (np.zeros((4, 4, 3), np.uint8), r"are given as a list; for one, write \[picture\]"),
+        ((name for name in "ab"), "are a generator; give a list"),
+        ({"a.png": 1}, "are a dict; give a list"),
+        (None, "are a NoneType; give a list"),
+    ],
+    ids=["PIL picture", "array", "generator", "dict", "None"],
+)
+def test_what_is_no_list_is_one_line(folder, wrong, said):
+    model = load(folder)
+    with pytest.raises(InputError, match=f"pictures {said}"):
+        model.embed_images(wrong)
+    with pytest.raises(InputError, match=f"sentences {said}"):
+        model.embed_texts(wrong)
+
+
+def test_lists_of_other_kinds_are_taken(folder, pictures):
+    model = load(folder)
+    np.testing.assert_array_equal(model.embed_texts(np.array(SENTENCES)), model.embed_texts(tuple(SENTENCES)))
+    assert model.embed_images(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 32)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"a lake", ["a lake"]])
+def test_a_sentence_that_is_no_text_is_one_line(folder, wrong):
+    with pytest.raises(InputError, match=rf"sentence 1 is a {type(wrong).__name__}; give a text"):
+        load(folder).embed_texts(["a lake", wrong])
+
+
+def test_an_override_that_is_no_list_is_one_line(folder):
+    with pytest.raises(InputError, match=r"overrides are given as a list; for one, write \['max_tokens=5'\]"):
+        load(folder, override="max_tokens=5")
+    with pytest.raises(InputError, match="overrides are a NoneType"):
+        load(folder, override=None)

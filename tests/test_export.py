@@ -1,6 +1,7 @@
 """Export.py: a trained model becomes a folder that `load` and an evaluation read, wherever it lies."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import Export
+from export.card import is_untouched
 from export.compact import compacted
+from export.folder import check_free
 from models import load
 from tests.exports import tiny_run
 from utils.checkpoint import read_checkpoint
@@ -142,6 +145,61 @@ def test_files_of_another_kind_are_never_removed(run, tmp_path):
         Export.main(["--checkpoint", str(run), "--output_dir", str(tmp_path / "mine"), "--overwrite"])
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "config", [None, '{"model_type": "bert"}', "{", "[1]"], ids=["none", "another model's", "damaged", "a list"]
+)
+def test_files_that_no_export_wrote_are_never_replaced(tmp_path, config):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("my own")
+    (mine / "preprocessing.json").write_text('[{"somebody": "else\'s"}]')
+    if config:
+        (mine / "config.json").write_text(config)
+    before = {file.name: file.read_text() for file in mine.iterdir()}
+    with pytest.raises(InputError, match="no sign of an earlier export"):  # before the model, which is nowhere, is read
+        Export.main(["--checkpoint", str(tmp_path / "nowhere"), "--output_dir", str(mine), "--overwrite"])
+    assert {file.name: file.read_text() for file in mine.iterdir()} == before
+
+
+def test_a_folder_of_a_files_name_is_not_removed(exported, tmp_path):
+    shutil.copytree(exported / "compact", tmp_path / "old")
+    (tmp_path / "old/vocab.txt").mkdir()
+    with pytest.raises(InputError, match=r"holds vocab.txt, which this would remove"):
+        check_free(tmp_path / "old", overwrite=True)
+
+
+def test_a_card_that_was_filled_in_is_kept_and_an_untouched_one_is_not(run, exported, tmp_path, capsys):
+    shutil.copytree(exported / "compact", tmp_path / "old")
+    given = ["--checkpoint", str(run), "--output_dir", str(tmp_path / "old"), "--overwrite"]
+    Export.main([*given, "--override", "test_file=data/other.json"])
+    card = tmp_path / "old/README.md"
+    assert "data/other.json" in card.read_text() and "kept" not in capsys.readouterr().out
+    card.write_text(card.read_text().replace("TO BE FILLED IN: a name", "My model"))
+    filled = card.read_bytes()
+    Export.main(given)
+    assert card.read_bytes() == filled and "README.md was filled in, so it is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x" * 2**17, b""], ids=["no text", "large", "empty"])
+def test_what_is_no_untouched_card_is_one_that_was_filled_in(tmp_path, content):
+    (tmp_path / "README.md").write_bytes(content)
+    assert not is_untouched(tmp_path / "README.md")
+
+
+def test_a_folder_that_is_a_link_is_written_where_it_leads(run, exported, tmp_path):
+    shutil.copytree(exported / "compact", tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    Export.main(["--checkpoint", str(run), "--output_dir", str(tmp_path / "link"), "--overwrite"])
+    assert (tmp_path / "link").is_symlink() and sorted(file.name for file in tmp_path.iterdir()) == ["link", "real"]
+    assert "torch.int8" not in {str(tensor.dtype) for tensor in load_file(tmp_path / "real/model.safetensors").values()}
+
+
+def test_sizes_are_told_in_units_that_say_something(run, tmp_path, capsys):
+    Export.main(["--checkpoint", str(run), "--output_dir", str(tmp_path / "new")])
+    printed = capsys.readouterr().out
+    assert re.search(r"README.md 0.[89] KB", printed) and "model.safetensors" in printed and " 0.0 " not in printed
 
 
 def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from models import load
 from tests.exports import tiny_run
 from utils.errors import InputError
 
-EXAMPLE = Path(__file__).parents[1] / "docs/examples/onnx_search.py"
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs/examples/onnx_search.py"
 COUNT = 100
 
 
@@ -113,6 +115,13 @@ def test_forty_lines_search_a_folder_without_torch(run, onnx, tmp_path):
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+@pytest.mark.parametrize("query", ["", " ...!"])
+def test_a_query_without_a_word_is_one_line(onnx, tmp_path, query):
+    command = [sys.executable, str(EXAMPLE), str(onnx / "onnx"), str(tmp_path), query]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: the query has no word\n")
+
+
 def test_a_model_that_the_exporter_does_not_know_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capfd):
     def failing(*_, **__):
         print("a whole graph")
@@ -124,3 +133,22 @@ def test_a_model_that_the_exporter_does_not_know_is_one_line_and_leaves_nothing(
     ) as raised:
         Export.main(["--checkpoint", str(run), "--output_dir", str(tmp_path / "new"), "--format", "onnx"])
     assert "\n" not in str(raised.value) and list(tmp_path.iterdir()) == [] and "graph" not in capfd.readouterr().out
+
+
+def test_an_export_of_one_format_replaces_one_of_another_and_its_card_says_how_it_is_used(run, onnx, tmp_path):
+    place, given = tmp_path / "old", ["--checkpoint", str(run), "--output_dir", str(tmp_path / "old"), "--overwrite"]
+    shutil.copytree(onnx / "onnx", place)
+    card = (place / "README.md").read_text()
+    assert "onnx_search.py" in card and "preprocessing.json" in card and "load(" not in card
+    Export.main([*given, "--format", "compact"])
+    assert (place / "model.safetensors").exists() and not (place / "preprocessing.json").exists()
+    assert 'load("THIS/FOLDER")' in (place / "README.md").read_text()
+    Export.main([*given, "--format", "onnx"])
+    assert {file.name for file in place.iterdir()} == {file.name for file in (onnx / "onnx").iterdir()}
+    assert (place / "README.md").read_text() == card
+
+
+def test_quantising_says_nothing(run, tmp_path):
+    command = [sys.executable, "Export.py", "--checkpoint", str(run), "--output_dir", str(tmp_path / "new")]
+    done = subprocess.run([*command, "--format", "onnx_int8"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1

@@ -18,6 +18,7 @@ BEST = "checkpoint_best.pth"
 PRIOR = "prior.pth"
 CONFIG = "config.yaml"
 EXPORTED_WEIGHTS, EXPORTED_CONFIG = "model.safetensors", "config.json"  # of an exported folder
+PREPROCESSING = "preprocessing.json"  # of an ONNX export
 LOG = "log.txt"
 RESULT = "result.json"
 RANKS = "ranks.npz"

@@ -24,6 +24,8 @@ def pixels(file: Path) -> np.ndarray:
 text = settings["text"]
 spaces = str.maketrans(text["to_space"], " " * len(text["to_space"]), text["removed"])
 words = query.lower().translate(spaces).split()[: text["max_words"]]
+if not words:
+    sys.exit("error: the query has no word")
 tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
 tokenizer.no_padding()
 tokenizer.enable_truncation(text["max_tokens"])
