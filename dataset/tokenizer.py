@@ -58,8 +58,6 @@ def _unusable(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a vocabulary lacks that every caption needs; empty where it has all."""
     if tokenizer.pad_token_id is None:
         return "it has no token for padding"
-    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers makes one of a folder without them
-        return "it has no words"
     try:
         tokenizer("a word that no vocabulary has: \u16a0")
     except Exception as error:  # the tokenizer's own, of no kind to name
@@ -67,7 +65,10 @@ def _unusable(tokenizer: PreTrainedTokenizerBase) -> str:
     special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
     added = [token for token, number in special if number >= tokenizer.vocab_size]
     # Ones that transformers adds itself would have the ids of words that the text encoder does not know.
-    return f"it lacks {', '.join(added)}" if added and isinstance(tokenizer, BertTokenizer) else ""
+    if added and isinstance(tokenizer, BertTokenizer):
+        return f"it lacks {', '.join(added)}"
+    # transformers makes one of a folder without them.
+    return "it has no words" if tokenizer.vocab_size <= len(tokenizer.all_special_ids) else ""
 
 
 def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Tensor]:
