@@ -28,6 +28,7 @@ def main() -> int:
 def index(args: argparse.Namespace) -> int:
     """Bring the index up to date: embed what is new or has changed under `--images`, drop what vanished."""
     from search import launching
+    from utils.launch import processes_for
 
     if args.drop:
         from search.updating import drop
@@ -35,7 +36,10 @@ def index(args: argparse.Namespace) -> int:
         drop(args.index, args.drop)
         return 0
     if not launching.is_started(args):
-        return launching.start(Path(__file__), sys.argv[1:], args.dist) or broken_code(args)
+        started = processes_for(args.dist or "auto")
+        code = launching.start(Path(__file__), sys.argv[1:], started)
+        # A launcher takes any code but 0 for a failure, so several processes cannot say it themselves.
+        return broken_code(args) if code == 0 and started.count > 1 else code
     from search.updating import update
     from utils import processes
 
@@ -43,7 +47,6 @@ def index(args: argparse.Namespace) -> int:
     broken = update(args, device)
     processes.stop()
     name_broken(broken)
-    # A launcher takes any other code for a failure; it is then asked for anew.
     return SOME_BROKEN if broken and not is_launched() else 0
 
 
@@ -95,7 +98,7 @@ def check(args: argparse.Namespace) -> int:
 
 def embed(args: argparse.Namespace) -> int:
     """Write the embeddings of pictures to one file."""
-    from search.embedding import embed_to_file
+    from search.embeddings_file import embed_to_file
 
     broken = embed_to_file(args)
     name_broken(broken)

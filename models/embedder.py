@@ -99,10 +99,11 @@ class Embedder:
                 self.model, shown, len(pictures), self.device, average_orientations=average_orientations
             )
 
-    def embed_pixels(self, images: Tensor, *, average_orientations: bool = False) -> ndarray:
+    def embed_pixels(self, images: Tensor) -> ndarray:
         """Transformed pictures, uint8 `[b, 3, S, S]` -> `[b, D]`, of this process alone."""
         with self._evaluating(), torch.inference_mode():
-            return _picture_embeddings(self.model, images, self.device, average_orientations).float().cpu().numpy()
+            averaged = self.config.average_orientations
+            return _picture_embeddings(self.model, images, self.device, averaged).float().cpu().numpy()
 
     def text_embeddings(self, captions: Sequence[str], *, label: str | None = None) -> Tensor:
         """Cleaned captions -> `[N, D]` on the device; label as of `image_embeddings`."""

@@ -6,14 +6,13 @@ import os
 import re
 from pathlib import Path
 
-from search.items import Tiling
+from search.items import STRETCH, Tiling
 from utils.arguments import OneLineParser, device, name, named_path
 from utils.errors import InputError, shown
 from utils.picture_rule import impossible_rule
 
 INDEX = "outputs/search_index"
 TILING = Tiling()
-STRETCH = "percentile 2-98"
 FORMS = ("table", "json", "csv", "geojson")
 
 DESCRIPTION = """\

@@ -62,7 +62,7 @@ def described(index: Index) -> dict[str, Any]:
         "tiles_without_data": sum(record.empty for record in records.values()),
         "tiles_with_a_place": index.count("west IS NOT NULL"),
         "broken": {path: record.error for path, record in sorted(records.items()) if record.error},
-        "search": "exact" if about.recall is None else f"approximate, recall at 10 {about.recall:.3f}",
+        "search": about.search,
         **asdict(about),
         "picture_rule": about.picture_rule._asdict(),
     }

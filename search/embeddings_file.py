@@ -1,5 +1,6 @@
-"""Embeddings of pictures in one file, for other programs: NumPy's `.npz` or Parquet."""
+"""`Search.py embed`: embeddings of pictures in one file, for other programs, NumPy's `.npz` or Parquet."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,33 @@ import pyarrow.parquet as pq
 from numpy import ndarray
 
 from search.columns import WINDOW
+from search.embedding import embedded_tiles
+from search.files import find_files
+from search.model import checksum_of, chosen_model, loaded_model
 from search.reading import TileOf
+from search.settings import settings_of
 from utils.files import written_whole
+from utils.logs import say
+
+
+def embed_to_file(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Write `--output`; the files that cannot be read, each with what is wrong with it."""
+    settings = settings_of(args)
+    model = chosen_model(args.checkpoint)
+    found = find_files(args.images)
+    if found.left_out:
+        say(found.left_out)
+    embedder = loaded_model(model, args.device, average_orientations=settings.average_orientations)
+    tiles: list[TileOf] = []
+    vectors = [np.empty((0, embedder.config.embed_dim), np.float32)]
+    broken = list(found.problems)
+    for batch, embedded in embedded_tiles(embedder, found.files, settings, args.num_workers):
+        vectors.append(embedded)
+        tiles += batch.tiles
+        broken += [(done.file.path, done.error) for done in batch.done if done.error]
+    write_embeddings(args.output, tiles, np.concatenate(vectors), checksum_of(model))
+    say(f"{args.output}: {len(tiles)} embeddings of {embedder.config.embed_dim} numbers")
+    return broken
 
 
 def write_embeddings(file: Path, tiles: Sequence[TileOf], vectors: ndarray, model: str) -> None:

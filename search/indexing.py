@@ -1,28 +1,23 @@
 """What an index lacks of the pictures there are, and the embedding of it."""
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 
-from dataset.pictures import PictureRule
-from dataset.transforms import evaluation_transform
 from models.embedder import Embedder
 from search.columns import FileRecord, Row
+from search.embedding import embedded_tiles
 from search.files import Found
-from search.items import PictureFile, Tiling
+from search.items import PictureFile
 from search.launching import gather_objects
-from search.opening import open_picture
-from search.reading import Done, TileBatch, TileReader, batch_size, is_shared, tile_loader
+from search.reading import Done, is_shared
+from search.settings import Settings
 from search.table import Index
 from utils import processes
-from utils.errors import InputError
-from utils.logs import progress
 
 FLUSH_ROWS = 1024  # written together: what an interruption loses at most
 
@@ -34,6 +29,7 @@ class Changes:
     new: list[PictureFile]  # those that an interrupted run has begun among them
     changed: list[PictureFile]
     vanished: list[str]  # paths
+    pending: list[PictureFile]  # new and changed ones in the order found, in which a compressed archive is read once
 
     @property
     def summary(self) -> str:
@@ -64,7 +60,9 @@ def changes_of(index: Index, found: Found, roots: Sequence[str]) -> Changes:
     gone = [path for path in {*known, *begun} if path not in there and is_under(path, roots)]
     vanished = [path for path in gone if not is_under(path, unread)]
     renewed = {file.path for file in changed}
-    return Changes([file for file in new if file.path not in renewed], changed, vanished)
+    new = [file for file in new if file.path not in renewed]
+    wanted = renewed | {file.path for file in new}
+    return Changes(new, changed, vanished, [file for file in found.files if file.path in wanted])
 
 
 def broken_under(index: Index, roots: Sequence[str]) -> list[tuple[str, str]]:
@@ -83,43 +81,23 @@ def _same(record: FileRecord, file: PictureFile) -> bool:
 
 
 def embed_into(
-    index: Index,
-    embedder: Embedder,
-    files: Sequence[PictureFile],
-    *,
-    tiling: Tiling,
-    rule: PictureRule,
-    average_orientations: bool,
-    num_workers: int,
+    index: Index, embedder: Embedder, files: Sequence[PictureFile], settings: Settings, num_workers: int | None
 ) -> Outcome:
     """Embed this process's share of `files` and append it; every process must call this, with the same arguments.
 
     A small file is recorded as done with its rows; a large one, of which each reader has a share, at the end.
     """
     begun = index.unrecorded()
-    reader = TileReader(
-        files,
-        tiling=tiling,
-        rule=rule,
-        transform=evaluation_transform(embedder.config.image_res),
-        batch_size=batch_size(embedder),
-        present={f.path: index.present(f.path, f.size, f.modified) for f in files if f.path in begun},
-        rank=processes.rank(),
-        world_size=processes.world_size(),
-    )
-    loader = tile_loader(reader, num_workers, pin_memory=embedder.device.type == "cuda")
+    present = {f.path: index.present(f.path, f.size, f.modified) for f in files if f.path in begun}
     none = np.empty((0, index.about.dim), np.float32)
     rows: list[Row] = []
     embedded = [none]  # vectors [b, D] of the rows
     finished: list[Done] = []  # small files, whole
     recorded = 0  # of them, in the index
     parts: dict[str, list[Done]] = defaultdict(list)  # of large files, by path
-    total = progress_total(files, tiling, rule)
-    for batch in progress(loader, total, "embedding pictures", counts=units):
-        if batch.tiles:
-            vectors = embedder.embed_pixels(batch.images, average_orientations=average_orientations)
-            embedded.append(vectors)
-            rows += [Row(file, tile, taken or of_file(file)) for file, tile, taken in batch.tiles]
+    for batch, vectors in embedded_tiles(embedder, files, settings, num_workers, present):
+        embedded.append(vectors)
+        rows += [Row(file, tile, taken or of_file(file)) for file, tile, taken in batch.tiles]
         for done in batch.done:
             if is_shared(done.file):
                 parts[done.file.path].append(done)
@@ -134,22 +112,6 @@ def embed_into(
         index.add([], none, [_record(done) for done in whole])
         finished += whole
     return _outcome(_of_all_processes({"": finished})[""])
-
-
-def units(batch: TileBatch) -> int:
-    """What a batch counts in the progress: small files that are finished, and tiles of large ones."""
-    tiles = sum(is_shared(of.file) for of in batch.tiles)
-    return tiles + sum(done.empty if is_shared(done.file) else 1 for done in batch.done)
-
-
-def progress_total(files: Sequence[PictureFile], tiling: Tiling, rule: PictureRule) -> int:
-    """How many there will be for this process, about."""
-    share, tiles = processes.world_size(), 0
-    large = [file for file in files if is_shared(file)]
-    for file in large:
-        with suppress(InputError), open_picture(file, tiling, rule) as picture:
-            tiles += len(picture.tiles)
-    return math.ceil((len(files) - len(large)) / share) + math.ceil(tiles / share)
 
 
 def _of_all_processes(parts: Mapping[str, list[Done]]) -> dict[str, list[Done]]:

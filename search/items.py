@@ -6,6 +6,8 @@ from typing import Protocol
 
 from numpy import ndarray
 
+STRETCH = "percentile 2-98"  # of more than 8 bits a channel, where nothing else is said
+
 Window = tuple[int, int, int, int]  # column, row, width, height in the file's pixels
 
 

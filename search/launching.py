@@ -13,7 +13,6 @@ from utils.launch import (
     ignore_stopping,
     launcher_environment,
     option,
-    processes_for,
     run_to_end,
     unused_port,
 )
@@ -26,9 +25,8 @@ def is_started(args: argparse.Namespace) -> bool:
     return args.device is not None or is_launched()
 
 
-def start(script: Path, arguments: Sequence[str], dist: str | None) -> int:
-    """Run `script` with `arguments` in the processes of a preset; the exit code of the first that failed, or 0."""
-    processes = processes_for(dist or "auto")
+def start(script: Path, arguments: Sequence[str], processes: Processes) -> int:
+    """Run `script` with `arguments` in these processes; the exit code of the first that failed, or 0."""
     command = start_command(script, _without_dist(arguments), processes)
     code = run_to_end(command, processes.environment | launcher_environment())
     if 0 < code < 128 and processes.count > 1:  # the launcher reports at length, after the process has said why

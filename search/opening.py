@@ -13,11 +13,10 @@ from dataset.pictures import USUAL, PictureRule, decode_picture, read_file
 from search.archives import read_member
 from search.cutting import is_one_tile, windows
 from search.headers import Header, read_header
-from search.items import OpenPicture, PictureFile, Tile, Tiling
+from search.items import STRETCH, OpenPicture, PictureFile, Tile, Tiling
 from search.rasters import Raster, is_plain, opened_raster
 from utils.errors import InputError
 
-DEEP_RULE = "percentile 2-98"  # what becomes of more than 8 bits a channel where the rule refuses them
 DECODED_PIXELS = 2**26  # a picture of no more is decoded at once, 200 MB
 WHOLE_PIXELS = 8192  # the longest side of a picture that is looked for
 _MAPS = ("GTiff", "JP2OpenJPEG")  # GDAL's drivers for what mostly has a place on the Earth
@@ -39,7 +38,7 @@ def open_picture(file: PictureFile, tiling: Tiling, rule: PictureRule = USUAL) -
     refuses such: once for the raster, so that its tiles are alike. Files beside an archive's member are not looked at.
     Not for several threads at once: each opens its own.
     """
-    rule = rule._replace(deep=DEEP_RULE) if rule.deep == "refuse" else rule
+    rule = rule._replace(deep=STRETCH) if rule.deep == "refuse" else rule
     data = read_member(file.archive, file.member) if file.archive and file.member else None
     head = _head(file.path) if data is None else data
     driver = next((name for start, name in _DRIVERS.items() if head.startswith(start)), None)

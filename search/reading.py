@@ -10,14 +10,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dataset.pictures import PictureRule
 from dataset.transforms import Transform
-from models.embedder import Embedder
 from search.items import PictureFile, Tile, Tiling, Window
 from search.opening import open_picture
 from utils.errors import InputError
 from utils.machine_limits import allow_open_files
 
 SHARED_BYTES = 64 * 2**20
-CPU_BATCH = 16
 
 
 def is_shared(file: PictureFile) -> bool:
@@ -102,12 +100,6 @@ class TileReader(IterableDataset):
                 error = str(problem)
             done.append(Done(file, rows, empty, error, tuple(remarks)))
         yield TileBatch(torch.stack(images) if images else torch.empty(0), tiles, done)
-
-
-def batch_size(embedder: Embedder) -> int:
-    """How many pictures to embed at once: on a CPU no more than it gains from, as each takes memory."""
-    of_config = embedder.config.batch_size_test
-    return of_config if embedder.device.type == "cuda" else min(of_config, CPU_BATCH)
 
 
 def tile_loader(reader: TileReader, num_workers: int, *, pin_memory: bool = False) -> DataLoader:

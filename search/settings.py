@@ -5,8 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from dataset.pictures import PictureRule
-from search.arguments import STRETCH
-from search.items import Tiling
+from search.items import STRETCH, Tiling
 from search.table import About
 from utils.errors import InputError
 

@@ -49,6 +49,11 @@ class About:
     recall: float | None = None  # of the approximate search, see `neighbours.recall`; None: search is exact
     version: int = VERSION
 
+    @property
+    def search(self) -> str:
+        """How queries are answered, in words."""
+        return "exact" if self.recall is None else f"approximate, recall at 10 {self.recall:.3f}"
+
 
 class Index:
     """An opened index. A reader sees it as it was when opened."""
@@ -84,8 +89,7 @@ class Index:
         Of several processes of one run process 0 locks for all. In an object store nothing is locked: there Lance's
         commits alone keep two writers from damage, and both may add the same file.
         """
-        if not _remote(self.uri):
-            _lock(Path(self.uri))
+        lock_index(self.uri)
 
     def add(self, rows: Sequence[Row], vectors: ndarray, files: Sequence[FileRecord] = ()) -> None:
         """Append tiles with their unit embeddings `[N, D]`, then the records of the files that are done with them."""

@@ -9,6 +9,7 @@ import torch
 
 from search.files import Found, find_files
 from search.indexing import broken_under, changes_of, embed_into, is_under
+from search.items import PictureFile
 from search.launching import of_main
 from search.model import checksum_of, chosen_model, loaded_model
 from search.settings import settings_of
@@ -36,6 +37,7 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
         say(found.left_out)
     embedder = loaded_model(model, str(device), average_orientations=settings.average_orientations)
 
+    pending: list[PictureFile] = []
     if processes.is_main():
         made = About(
             weights_sha256=weights,
@@ -48,20 +50,11 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
         opened = create(args.index, made) if old is None else old
         changes = changes_of(opened, found, roots)
         opened.remove([*changes.vanished, *(file.path for file in changes.changed)])
+        pending = changes.pending
         say(f"{args.index}: {len(found.files)} files found, {changes.summary}")
     processes.barrier()  # only now is there an index to open, and what has changed is out of it
     opened = open_index(args.index)
-    # Before any process appends a record, so that all have the same list.
-    pending = of_main(lambda: changes_of(opened, found, roots).new)
-    embedded = embed_into(
-        opened,
-        embedder,
-        pending,
-        tiling=settings.tiling,
-        rule=settings.rule,
-        average_orientations=settings.average_orientations,
-        num_workers=workers(args.num_workers),
-    )
+    embedded = embed_into(opened, embedder, of_main(lambda: pending), settings, args.num_workers)
     processes.barrier()
     if not processes.is_main():
         return []
@@ -69,8 +62,8 @@ def update(args: argparse.Namespace, device: torch.device) -> list[tuple[str, st
     opened.finish()
     for remark in embedded.remarks[:MOST_REMARKS]:
         say(f"note: {remark}")
-    search = "exact" if opened.about.recall is None else f"approximate, recall at 10 {opened.about.recall:.3f}"
-    say(f"{args.index}: {embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all; {search}")
+    done = f"{embedded.rows} tiles embedded, {embedded.empty} without data; {len(opened)} in all"
+    say(f"{args.index}: {done}; {opened.about.search}")
     unlock_index(args.index)
     return [*found.problems, *broken_under(opened, roots)]
 
@@ -87,11 +80,3 @@ def drop(uri: str, places: Sequence[str]) -> None:
     opened.finish()
     unlock_index(uri)
     say(f"{uri}: {len(paths)} files dropped; {len(opened)} tiles left")
-
-
-def workers(given: int | None) -> int:
-    """How many processes read pictures for each that embeds: as given, or the cores that are left, 8 at most."""
-    if given is not None:
-        return given
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // processes.world_size() - 1))

@@ -1,27 +1,19 @@
-"""A tiny trained model as a run leaves it, for what is exported of it."""
+"""A tiny trained model as a run leaves it, and what is exported of it."""
 
-from dataset.drawn.scenes import vocabulary
-from models.released import released_state_dict
-from tests.tiny import tiny_config, tiny_model
-from utils.checkpoint import save_checkpoint
-from utils.typed import write_yaml
+import Export
+from tests.tiny_folder import SIZES, write_model
 
-TEXT_SIZES = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
-TEXT_SIZES |= {"num_hidden_layers": 1, "max_position_embeddings": 64, "vocab_size": 512}
+TEXT_SIZES = SIZES | {"hidden_size": 64, "intermediate_size": 128}
 
 
 def tiny_run(folder, **changes):
-    """A run's folder: config, weights and, beside them, the vocabulary that the config names."""
-    words = folder / "words"
-    words.mkdir()
-    (words / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
-    options = {
-        "text_config": TEXT_SIZES,
-        "mask_padding": True,
-        "precision": "float32",
-        "prior_backbone": "resnet10t",
-    } | changes
-    config = tiny_config(folder, tokenizer=str(words), **options)
-    save_checkpoint(folder / "checkpoint_best.pth", released_state_dict(tiny_model(config)), config.to_dict())
-    write_yaml(config.to_dict(), folder / "config.yaml")
-    return folder
+    """A run's folder, of float32 and a small prior."""
+    options = {"text_config": TEXT_SIZES, "precision": "float32", "prior_backbone": "resnet10t"}
+    return write_model(folder, **options | changes)
+
+
+def exported_to(place, run, *formats):
+    """`place`, with a folder of the run in each format."""
+    for kind in formats:
+        Export.main(["--checkpoint", str(run), "--output_dir", str(place / kind), "--format", kind])
+    return place

@@ -14,11 +14,8 @@ from PIL import Image
 from dataset.drawn.scenes import vocabulary
 from dataset.pictures import load_picture
 from models import load
-from models.released import released_state_dict
-from tests.tiny import tiny_config, tiny_model
-from utils.checkpoint import save_checkpoint
+from tests.tiny_folder import write_model
 from utils.errors import InputError
-from utils.typed import write_yaml
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = ["A lake, beside a road!", "two white planes"]
@@ -27,15 +24,7 @@ SENTENCES = ["A lake, beside a road!", "two white planes"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder as a run leaves it, with its vocabulary beside."""
-    folder = tmp_path_factory.mktemp("run")
-    words = folder / "words"
-    words.mkdir()
-    (words / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
-    sizes = {"model_type": "bert", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-    sizes |= {"num_hidden_layers": 1, "max_position_embeddings": 64, "vocab_size": 512}
-    config = tiny_config(folder, tokenizer=str(words), text_config=sizes, mask_padding=True)
-    save_checkpoint(folder / "checkpoint_best.pth", released_state_dict(tiny_model(config)), config.to_dict())
-    write_yaml(config.to_dict(), folder / "config.yaml")
+    folder = write_model(tmp_path_factory.mktemp("run"))
     for file in ("vision_config.json", "text_config.json"):
         (folder / file).unlink()  # the config holds the sizes
     return folder

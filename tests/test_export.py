@@ -19,7 +19,7 @@ from export.card import is_untouched
 from export.compact import compacted
 from export.folder import check_free
 from models import load
-from tests.exports import tiny_run
+from tests.exports import exported_to, tiny_run
 from utils.checkpoint import read_checkpoint
 from utils.errors import InputError
 from utils.output import config_in, weights_in
@@ -39,10 +39,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """The folder of each format."""
-    place = tmp_path_factory.mktemp("exported")
-    for kind in ("folder", "compact"):
-        Export.main(["--checkpoint", str(run), "--output_dir", str(place / kind), "--format", kind])
-    return place
+    return exported_to(tmp_path_factory.mktemp("exported"), run, "folder", "compact")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 import Export
 from dataset.tokenizer import padded, tokenized
 from models import load
-from tests.exports import tiny_run
+from tests.exports import exported_to, tiny_run
 from utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +32,7 @@ def run(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def onnx(run, tmp_path_factory):
     """The folders `onnx` and `onnx_int8`."""
-    place = tmp_path_factory.mktemp("onnx")
-    for kind in ("onnx", "onnx_int8"):
-        Export.main(["--checkpoint", str(run), "--output_dir", str(place / kind), "--format", kind])
-    return place
+    return exported_to(tmp_path_factory.mktemp("onnx"), run, "onnx", "onnx_int8")
 
 
 def embedded(folder, side, **inputs):

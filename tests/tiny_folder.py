@@ -20,7 +20,7 @@ def write_model(folder: Path, **changes: object) -> Path:
     words = folder / "words"
     words.mkdir(parents=True)
     (words / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
-    config = tiny_config(folder, tokenizer=str(words), text_config=SIZES, mask_padding=True, **changes)
+    config = tiny_config(folder, **{"tokenizer": str(words), "text_config": SIZES, "mask_padding": True} | changes)
     save_checkpoint(folder / "checkpoint_best.pth", released_state_dict(tiny_model(config)), config.to_dict())
     write_yaml(config.to_dict(), folder / "config.yaml")
     return folder
