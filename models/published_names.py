@@ -5,7 +5,6 @@ import re
 
 from timm.layers import resample_abs_pos_embed
 from timm.models.efficientnet import EfficientNet
-from timm.models.resnet import ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -27,11 +26,9 @@ def _to_timm(module: nn.Module, state: State) -> State:
         return _resized_windows(module, _swin_names(state))
     if isinstance(module, VisionTransformer):
         return _resized_positions(module, state)
-    if isinstance(module, ResNet):
-        return _resnet_names(state)
     if isinstance(module, EfficientNet) and "_conv_stem.weight" in state:
         return _efficientnet_names(state, [len(list(stage.children())) for stage in module.blocks])
-    return state
+    return _sequence_names(module, state)
 
 
 def _swin_names(state: State) -> State:
@@ -87,13 +84,15 @@ def _square_side(table: Tensor, *, axis: int, ndim: int, prefix: int = 0) -> int
     return side if side * side == count else 0
 
 
-def _resnet_names(state: State) -> State:
-    """A ResNet saved as the sequence conv1, bn1, act, pool, layer1 to layer4; torchvision's naming is timm's."""
-    if "0.weight" not in state:
-        return state
+def _sequence_names(module: nn.Module, state: State) -> State:
+    """A ResNet saved as the sequence conv1, bn1, act, pool, layer1 to layer4; torchvision's naming is timm's.
+
+    A checkpoint in the released layout numbers those parts of any prior that has them.
+    """
     parts = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+    parts = {number: part for number, part in parts.items() if hasattr(module, part) and not hasattr(module, number)}
     split = [(name.partition("."), value) for name, value in state.items()]
-    return {f"{parts.get(first, first)}.{rest}": value for (first, _, rest), value in split}
+    return {f"{parts.get(first, first)}{dot}{rest}": value for (first, dot, rest), value in split}
 
 
 def _efficientnet_names(state: State, stage_lengths: list[int]) -> State:

@@ -31,6 +31,16 @@ def test_weights_of_this_very_model_fill_it_whole(source, fresh):
         assert torch.equal(fresh.encode_image(images), source.encode_image(images))
 
 
+def test_the_prior_of_another_backbone_is_filled_whole_too(tiny_config):
+    config = tiny_config(prior_backbone="tf_efficientnet_lite0")
+    source = tiny_model(config)
+    torch.manual_seed(0)
+    model = build_model(config)
+    count = len(model.state_dict())
+    assert start_from_model(model, released_state_dict(source), "a.pth") == f"a.pth: {count} of {count} tensors"
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 def test_x_vlms_layout_is_understood_and_what_is_missing_or_left_over_is_reported(source, fresh):
     state = {
         name.replace("text_encoder.", "text_encoder.bert."): tensor
