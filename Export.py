@@ -23,6 +23,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     check_free(args.output_dir, overwrite=args.overwrite)
     model = load(args.checkpoint, tokenizer=args.tokenizer, device="cpu", override=args.override)
+    if args.average_with:
+        from export.averaging import average_with
+
+        average_with(model, args.average_with)
     with new_folder(args.output_dir, overwrite=args.overwrite) as folder:
         kept = (folder / CARD).exists()
         if args.format.startswith("onnx"):
@@ -47,6 +51,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser("Export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--checkpoint", type=name, required=True, help="a folder as published, exported or left by a run, or weights")
+    add(
+        "--average_with",
+        type=name,
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="another training's weights: what is exported is the mean of all; repeatable",
+    )
     add("--output_dir", type=named_path, required=True, help="the folder to write")
     add("--format", choices=FORMATS, default="folder")
     add("--tokenizer", type=name, help="the vocabulary's folder, where the one of the config is not to be found")

@@ -77,6 +77,36 @@ def test_a_folder_is_whole_wherever_it_is_moved(exported, tmp_path, monkeypatch,
     assert printed.out == printed.err == ""
 
 
+def test_the_mean_of_several_trainings_is_exported(run, tmp_path):
+    """Of the weights and not of the embeddings; a counter is the first's."""
+    others = []
+    for number in (1, 2):
+        state = {n: t.clone() for n, t in read_checkpoint(run / "checkpoint_best.pth").items()}
+        state = {n: t + 0.1 * number if t.is_floating_point() else t + number for n, t in state.items()}
+        shutil.copytree(run, tmp_path / f"other_{number}")
+        torch.save({"model": state}, tmp_path / f"other_{number}" / "checkpoint_best.pth")
+        others += ["--average_with", str(tmp_path / f"other_{number}")]
+    Export.main(["--checkpoint", str(run), *others, "--output_dir", str(tmp_path / "mean")])
+    mean, first = load_file(tmp_path / "mean" / "model.safetensors"), read_checkpoint(run / "checkpoint_best.pth")
+    for name, tensor in mean.items():
+        expected = first[name] + 0.1 if tensor.is_floating_point() else first[name]
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_the_mean_of_equal_weights_is_these_very_weights(run, exported, tmp_path):
+    same = ["--average_with", str(exported / "folder")] * 2
+    Export.main(["--checkpoint", str(run), *same, "--output_dir", str(tmp_path / "mean")])
+    mean, alone = (load_file(folder / "model.safetensors") for folder in (tmp_path / "mean", exported / "folder"))
+    assert all(torch.equal(tensor, alone[name]) for name, tensor in mean.items())
+
+
+def test_no_mean_is_taken_with_weights_of_another_model(run, tmp_path):
+    other = tiny_run(tmp_path / "other", embed_dim=16)
+    with pytest.raises(InputError, match=r"--average_with .*other: the weights do not fit .* of another shape"):
+        Export.main(["--checkpoint", str(run), "--average_with", str(other), "--output_dir", str(tmp_path / "mean")])
+    assert not (tmp_path / "mean").exists()
+
+
 def test_the_folder_is_in_hugging_faces_style(exported):
     values = json.loads((exported / "folder/config.json").read_text())
     assert (values["model_type"], values["architectures"], values["tokenizer"]) == ("pir", ["PIR"], ".")
