@@ -5,7 +5,7 @@
 
 Prints the greatest difference over the pictures and captions (of the same pixels and tokens, torch in float32), then
 items a second of each, the median of some passes. Captions: an annotation file of an evaluation. Torch embeds each
-picture in as many orientations as the graph.
+picture in as many orientations as the graph. With a `--count` that takes in the whole file, the `r_mean` of both too.
 """
 
 import argparse
@@ -70,10 +70,16 @@ def main(arguments: list[str] | None = None) -> None:
             ),
         ),
     }
+    embeds: dict[str, tuple[ndarray, ndarray]] = {}
     for side, (count, by_torch, by_onnx) in sides.items():
-        difference = np.abs(by_torch() - by_onnx()).max()  # the first call of each warms up, too
+        embeds[side] = by_torch(), by_onnx()  # the first call of each warms up, too
+        difference = np.abs(embeds[side][0] - embeds[side][1]).max()
         speeds = [count / seconds(run, args.passes) for run in (by_torch, by_onnx)]
         print(f"{count} {side}: apart by {difference:.1e}; {speeds[0]:.1f} by torch, {speeds[1]:.1f} by ONNX a second")
+    if len(images) == len(given.images) and len(captions) == len(given.captions):
+        pairs = zip(embeds["pictures"], embeds["captions"], strict=True)
+        means = [r_mean(pictures, captions, given.own_image_of_text) for pictures, captions in pairs]
+        print(f"r_mean {means[0]:.2f} by torch, {means[1]:.2f} by ONNX")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -92,6 +98,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if min(args.count, args.batch, args.passes, args.threads) < 1:
         raise InputError("--count, --batch, --passes and --threads: give 1 or more")
     return args
+
+
+def r_mean(pictures: ndarray, captions: ndarray, own_image_of_text: list[int]) -> float:
+    """The mean recall of embeddings `[I, D]` and `[T, D]`, of which picture each caption is."""
+    from utils.metrics import retrieval_metrics
+
+    return retrieval_metrics(pictures @ captions.T, own_image_of_text)["r_mean"]
 
 
 def orientations_in(file: Path) -> int:

@@ -43,7 +43,7 @@ def embedded_tiles(
         rank=processes.rank(),
         world_size=processes.world_size(),
     )
-    loader = tile_loader(reader, _workers(num_workers), pin_memory=on_card)
+    loader = tile_loader(reader, _workers(num_workers, on_card), pin_memory=on_card)
     for batch in progress(loader, _total(files, settings), "embedding pictures", counts=_units):
         none = np.empty((0, c.embed_dim), np.float32)
         yield batch, embedder.embed_pixels(batch.images) if batch.tiles else none
@@ -65,9 +65,14 @@ def _total(files: Sequence[PictureFile], settings: Settings) -> int:
     return math.ceil((len(files) - len(large)) / share) + math.ceil(tiles / share)
 
 
-def _workers(given: int | None) -> int:
-    """How many processes read pictures for each that embeds: as given, or the cores that are left, 8 at most."""
+def _workers(given: int | None, on_card: bool) -> int:
+    """How many processes read pictures for each that embeds: as given, or the cores that are left, 8 at most.
+
+    On a CPU the model has the first two cores of its share, and reads for itself: reading takes a fiftieth of embedding
+    there, a process that reads takes seconds to start and keeps two cores from working in step.
+    """
     if given is not None:
         return given
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // processes.world_size() - 1))
+    share = cores // processes.world_size()
+    return min(8, max(1, share - 1) if on_card else max(0, share - 2))

@@ -35,6 +35,10 @@ def test_torch_embeds_in_as_many_orientations_as_the_graph(tmp_path, capsys, exp
     apart = [float(number) for number in re.findall(r"apart by (\S+);", printed)]
     assert len(apart) == 2 and max(apart) < 1e-4, printed
     assert "3 pictures" in printed and "6 captions" in printed
+    means = re.search(r"r_mean (\S+) by torch, (\S+) by ONNX", printed)
+    assert means and means[1] == means[2] and 0 < float(means[1]) <= 100
+    onnx_speed.main([*given, "--captions", str(tmp_path / "test.json"), "--count", "2", "--passes", "1"])
+    assert "r_mean" not in capsys.readouterr().out, "of a part it would be another figure"
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"image": {"orientations": 3}}'])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.arguments import search_arguments
+from search.embedding import _workers
 from search.launching import _without_dist, gather_objects, is_started, of_main, start_command
 from tests.processes import run_on_processes
 from utils.launch import Processes
@@ -40,3 +41,13 @@ def test_processes_tell_each_other_what_they_have_and_what_the_first_found():
     everyone = ["process 0", "process 1"]
     assert run_on_processes(2, told, "process") == [(everyone, "found by 0")] * 2
     assert told("alone") == (["alone 0"], "found by 0")
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_card", "readers"),
+    [(1, False, 0), (2, False, 0), (4, False, 2), (1, True, 1), (4, True, 3), (64, True, 8)],
+)
+def test_beside_a_model_on_few_cores_no_process_reads(monkeypatch, cores, on_card, readers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert _workers(None, on_card) == readers
+    assert _workers(5, on_card) == 5
