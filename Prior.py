@@ -30,11 +30,11 @@ from scheduler import create_scheduler
 from utils import checkpoint, output, processes
 from utils.announce import announce
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
+from utils.cost import card_settings, library_versions
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
-from utils.results import card_settings, library_versions
 from utils.train_state import TrainState, averaged
 from utils.training import Run, keep_evaluation, start_run, train
 

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,28 +34,27 @@ from utils import checkpoint, output, processes
 from utils.announce import announce
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
-from utils.files import file_checksum, read_json
+from utils.files import file_checksum
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
-from utils.results import Measured, card_settings, count_parameters, library_versions, peak_memory, write_arrays
+from utils.results import Measured, write_arrays
 from utils.train_state import TrainState, averaged
 from utils.training import Run, keep_evaluation, start_run, train
 
 
 def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a checkpoint."""
-    from utils.arguments import retrieval_arguments  # here, as who imports this script's parts has no command line
+    from dataset import skipping, start_checks  # here, as who imports this script's parts has no use for them
+    from utils.arguments import retrieval_arguments
 
     args = retrieval_arguments()
     config = config_from_file(args.config, args.override)
     run = start_run(args, config)
     announce(run, args)
-    check_scenes(config)
+    start_checks.check_scenes(config)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
     model = build_model(config).to(run.device)
-    from dataset import skipping, start_checks  # here: what imports this file does not check
-
     cache, rule = None, picture_rule(config)
     if args.cache:
         from dataset.cache import PictureCache
@@ -94,18 +93,6 @@ def main() -> None:
     write_result(run, embedder, measured, sets["test"], state, weights_sha256)
     output.unlock(args.output_dir)
     processes.stop()
-
-
-def check_scenes(config: Config) -> None:
-    """Raise InputError where the demonstration's pictures are still to be drawn, or are others."""
-    if config.scenes is None:
-        return
-    wanted, marker = asdict(config.scenes), Path(config.scenes.folder, "scenes.json")
-    drawn = read_json(marker) if marker.is_file() else {}
-    if any(drawn.get(key) != value for key, value in wanted.items() if key != "folder"):
-        raise InputError(
-            f"{config.scenes.folder} does not hold the config's scenes: run.py draws them, then starts this"
-        )
 
 
 def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[TrainRecord]) -> TrainLoader:
@@ -259,6 +246,8 @@ def write_result(
     weights_sha256: str,
 ) -> None:
     """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
+    from utils.cost import card_settings, count_parameters, library_versions, peak_memory  # here, once at the end
+
     memory = peak_memory(run.device)
     if not processes.is_main():
         return

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from PIL import UnidentifiedImageError
 from transformers import PreTrainedTokenizerBase
@@ -14,9 +16,22 @@ from dataset.shared_pictures import Split, shared_pictures
 from dataset.vocabulary import unknown_share
 from utils.config import Config
 from utils.errors import InputError, listed, reason
+from utils.files import read_json
 from utils.logs import progress, say
 
 _THREADS = 8  # a header is waited for, not computed
+
+
+def check_scenes(config: Config) -> None:
+    """Raise InputError where the demonstration's pictures are still to be drawn, or are others."""
+    if config.scenes is None:
+        return
+    wanted, marker = asdict(config.scenes), Path(config.scenes.folder, "scenes.json")
+    drawn = read_json(marker) if marker.is_file() else {}
+    if any(drawn.get(key) != value for key, value in wanted.items() if key != "folder"):
+        raise InputError(
+            f"{config.scenes.folder} does not hold the config's scenes: run.py draws them, then starts this"
+        )
 
 
 def look_over(

@@ -64,6 +64,32 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     assert 5 < whole["r_mean"] < 95
 
 
+@pytest.mark.parametrize("block", [1, 4, 512])
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_ties_across_tiles_go_to_the_lower_number(monkeypatch, block, side_by_side):
+    """Few whole scores, so that most are tied, and sorting by hand."""
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    rs = np.random.RandomState(0)
+    own = np.repeat(np.arange(11), rs.randint(1, 5, 11))
+    own = own if side_by_side else rs.permutation(own)
+    images, texts = rs.randint(-1, 2, (11, 3)), rs.randint(-1, 2, (len(own), 3))
+    scores = images @ texts.T
+    places = np.argsort(-scores, axis=1, kind="stable").argsort(axis=1)  # of each caption, [I, T]
+    best = [places[i][own == i].min() for i in range(11)]
+    of_pictures = np.argsort(-scores.T, axis=1, kind="stable").argsort(axis=1)
+    found = retrieval_ranks(torch.from_numpy(images).float(), torch.from_numpy(texts).float(), own.tolist())
+    assert [ranks.tolist() for ranks in found] == [best, of_pictures[np.arange(len(own)), own].tolist()]
+    assert retrieval_metrics(scores.astype("float32"), own) == recall(*found)
+
+
+def test_embeddings_that_are_all_the_same_are_tied_in_every_tile():
+    """Products of other shapes are rounded otherwise, which would make some of them greater."""
+    same = F.normalize(torch.randn(1, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    own = torch.arange(1100).repeat_interleave(3)
+    text_rank, image_rank = retrieval_ranks(same.expand(1100, -1), same.expand(3300, -1), own.tolist())
+    assert torch.equal(text_rank, 3 * torch.arange(1100)) and torch.equal(image_rank, own)
+
+
 def test_a_collapsed_model_scores_chance_not_full_marks():
     own = torch.arange(100).repeat_interleave(5)
     same = torch.ones(1, 8) / 8**0.5

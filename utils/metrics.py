@@ -1,51 +1,76 @@
 """Ranks and recall of a retrieval (docs/behaviour.md, 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # rows of similarities held at once
-
-
-def _ranks_of(scores: Tensor, column: Tensor) -> Tensor:
-    """The place of `column[i]` in row i of scores, 0 for the best; among equal scores the lower column first."""
-    own = scores.gather(1, column[:, None])
-    columns = torch.arange(scores.shape[1], device=scores.device)
-    return ((scores > own) | ((scores == own) & (columns < column[:, None]))).sum(dim=1)
+BLOCK = 512  # pictures at most, which are compared at once with the captions of as many
 
 
 def text_ranks(scores: Tensor, pictures: Tensor, own_image_of_text: Tensor) -> Tensor:
     """Image to text: the best place of a picture's own captions. scores `[P, T]` of `pictures` `[P]` -> `[P]`."""
     foreign = own_image_of_text[None, :] != pictures[:, None]
-    return _ranks_of(scores, scores.masked_fill(foreign, float("-inf")).argmax(dim=1))
+    best, caption = scores.masked_fill(foreign, float("-inf")).max(dim=1)
+    return _ahead(scores, best, torch.arange(scores.shape[1], device=scores.device), caption)
 
 
 def image_ranks(scores: Tensor, own_image: Tensor) -> Tensor:
     """Text to image: the place of a caption's picture. scores `[T, I]`, own_image `[T]` -> `[T]`."""
-    return _ranks_of(scores, own_image)
+    own = scores.gather(1, own_image[:, None])[:, 0]
+    return _ahead(scores, own, torch.arange(scores.shape[1], device=scores.device), own_image)
 
 
 def retrieval_ranks(
     image_embeds: Tensor, text_embeds: Tensor, own_image_of_text: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Both sides' ranks from embeddings, similarities computed in blocks of rows.
+    """Both sides' ranks from embeddings, each similarity computed once, in tiles.
 
-    image_embeds `[I, D]`, text_embeds `[T, D]`, own_image_of_text: each caption's picture number.
+    image_embeds `[I, D]`, text_embeds `[T, D]`, own_image_of_text: each caption's picture number, none left out.
     Returns the text ranks `[I]` and the image ranks `[T]`, from 0. Raises ValueError for embeddings that are not
     finite, which no rank can be read from.
     """
     if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
         raise ValueError("the embeddings are not all finite")
-    own = torch.as_tensor(own_image_of_text, device=image_embeds.device)
-    pictures = torch.arange(len(image_embeds), device=image_embeds.device)
-    of_pictures = [text_ranks(image_embeds[p] @ text_embeds.T, p, own) for p in pictures.split(BLOCK)]
-    of_texts = [
-        image_ranks(texts @ image_embeds.T, its_own)
-        for texts, its_own in zip(text_embeds.split(BLOCK), own.split(BLOCK), strict=True)
-    ]
-    return torch.cat(of_pictures), torch.cat(of_texts)
+    own, order = torch.as_tensor(own_image_of_text, device=image_embeds.device).sort(stable=True)
+    texts = text_embeds[order]
+    return _ranks(lambda pictures, captions: image_embeds[pictures] @ texts[captions].T, own, order)
+
+
+def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranks `[I]` and `[T]` by counting what is ahead, in tiles of scores `[P, C]` of some pictures and captions.
+
+    tile: of captions that are sorted by their picture; own `[T]`: these pictures; order `[T]`: the captions' numbers.
+    """
+    pictures = torch.arange(int(own[-1]) + 1, device=own.device)
+    # Of about the same size: a matrix product of a row or two is rounded another way, which would split ties.
+    firsts = [block[0] for block in pictures.tensor_split(-(-len(pictures) // BLOCK))]
+    edges = [*zip(map(int, firsts), torch.searchsorted(own, torch.stack(firsts)).tolist(), strict=True)]
+    blocks = [(slice(p, q), slice(c, d)) for (p, c), (q, d) in pairwise([*edges, (len(pictures), len(own))])]
+    mine = []  # of a block: the scores of its pairs, [C] of a caption with its picture, [P] of a picture with its best
+    for images, texts in blocks:
+        scores, is_own = tile(images, texts), own[texts] == pictures[images, None]
+        best, caption = scores.masked_fill(~is_own, float("-inf")).max(dim=1)  # of equal ones the first
+        mine.append((scores.T[is_own.T], best, order[texts][caption]))
+    text_rank, image_rank = torch.zeros_like(pictures), torch.zeros_like(own)
+    for (images, _), (_, best, caption) in zip(blocks, mine, strict=True):
+        for (_, texts), (with_own, _, _) in zip(blocks, mine, strict=True):
+            scores = tile(images, texts)
+            text_rank[images] += _ahead(scores, best, order[texts], caption)
+            image_rank[order[texts]] += _ahead(scores.T, with_own, pictures[images], own[texts])
+    return text_rank, image_rank
+
+
+def _ahead(scores: Tensor, own: Tensor, columns: Tensor, own_column: Tensor) -> Tensor:
+    """How many of each row of scores `[R, C]` are ahead of own `[R]`: greater, or as great and of a lower column."""
+    if columns.max() < own_column.min():
+        own = own.nextafter(own.new_tensor(float("-inf")))  # greater than this is what is as great, too
+    elif columns.min() <= own_column.max():
+        tied = (scores == own[:, None]) & (columns < own_column[:, None])
+        return ((scores > own[:, None]) | tied).sum(dim=1)
+    return (scores > own[:, None]).sum(dim=1, dtype=torch.int32)  # half the time of int64
 
 
 def recall(text_rank: Tensor, image_rank: Tensor) -> dict[str, float]:
@@ -66,7 +91,8 @@ def retrieval_metrics(scores: Tensor | np.ndarray, own_image_of_text: Sequence[i
     Raises ValueError for scores that are not finite, which no rank can be read from.
     """
     scores = torch.as_tensor(scores)
-    own = torch.as_tensor(own_image_of_text, device=scores.device)
     if not bool(scores.isfinite().all()):
         raise ValueError("the similarities are not all finite")
-    return recall(text_ranks(scores, torch.arange(len(scores), device=scores.device), own), image_ranks(scores.T, own))
+    own, order = torch.as_tensor(own_image_of_text, device=scores.device).sort(stable=True)
+    scores = scores[:, order]
+    return recall(*_ranks(lambda pictures, captions: scores[pictures, captions], own, order))

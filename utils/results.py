@@ -1,24 +1,16 @@
-"""What a run leaves for tables and figures: each query's rank, the embeddings, and what it cost.
+"""What an evaluation leaves for tables and figures: each query's rank and the embeddings.
 
 Compressed arrays without pickles, written whole or not at all; `np.load(file, allow_pickle=False)` reads them.
 """
 
 import io
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL
-import timm
-import torch
-import torchvision
-import transformers
-from torch import Tensor, nn
+from torch import Tensor
 
-from utils import processes
 from utils.files import write_whole
 from utils.output import EMBEDDINGS, RANKS
 
@@ -59,42 +51,6 @@ def write_arrays(
     halved = {name: values.cpu().half().numpy() for name, values in embeds.items()}
     write_whole(folder / RANKS, _compressed(as_numbers | pictures))
     write_whole(folder / EMBEDDINGS, _compressed(halved | pictures | scenes))
-
-
-def card_settings(device: torch.device) -> dict[str, bool] | None:
-    """What a result on a card depends on beside the libraries; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    return {
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
-    }
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of the libraries that a result depends on."""
-    libraries = (torch, torchvision, timm, transformers, np, PIL)
-    return {library.__name__: library.__version__ for library in libraries}
-
-
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """How many numbers the model has in all, and how many of them are trained."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return {"total": sum(size for size, _ in sizes), "trained": sum(size for size, trained in sizes if trained)}
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes that one of the processes has held so far; every process must ask.
-
-    On a card what PyTorch allocated there, else the process's resident memory, without its loader workers'.
-    """
-    if device.type == "cuda":
-        own = torch.cuda.max_memory_allocated(device)
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB, macOS in bytes
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return int(processes.gather_uneven(torch.tensor([own], device=device)).max())
 
 
 def _compressed(arrays: dict[str, np.ndarray]) -> bytes:
