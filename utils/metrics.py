@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 512  # pictures at most, which are compared at once with the captions of as many
+BLOCK = 256  # pictures at most, which are compared at once with the captions of as many
 
 
 def text_ranks(scores: Tensor, pictures: Tensor, own_image_of_text: Tensor) -> Tensor:
@@ -32,11 +32,20 @@ def retrieval_ranks(
     Returns the text ranks `[I]` and the image ranks `[T]`, from 0. Raises ValueError for embeddings that are not
     finite, which no rank can be read from.
     """
-    if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
+    if not (_is_finite(image_embeds) and _is_finite(text_embeds)):
         raise ValueError("the embeddings are not all finite")
     own, order = torch.as_tensor(own_image_of_text, device=image_embeds.device).sort(stable=True)
-    texts = text_embeds[order]
+    texts = text_embeds if _is_in_place(order) else text_embeds[order]
     return _ranks(lambda pictures, captions: image_embeds[pictures] @ texts[captions].T, own, order)
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    """Whether all are; a NaN is the greatest and the least."""
+    return bool(torch.stack(numbers.aminmax()).isfinite().all())
+
+
+def _is_in_place(order: Tensor) -> bool:
+    return bool((order.diff() == 1).all())
 
 
 def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,17 +58,27 @@ def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -
     firsts = [block[0] for block in pictures.tensor_split(-(-len(pictures) // BLOCK))]
     edges = [*zip(map(int, firsts), torch.searchsorted(own, torch.stack(firsts)).tolist(), strict=True)]
     blocks = [(slice(p, q), slice(c, d)) for (p, c), (q, d) in pairwise([*edges, (len(pictures), len(own))])]
-    mine = []  # of a block: the scores of its pairs, [C] of a caption with its picture, [P] of a picture with its best
-    for images, texts in blocks:
+    text_rank, image_rank = torch.zeros_like(pictures), torch.zeros_like(own)
+
+    def count(scores: Tensor, i: int, j: int) -> None:
+        """Add what the tile of block i's pictures and block j's captions has ahead of theirs."""
+        (images, _), (_, texts) = blocks[i], blocks[j]
+        text_rank[images] += _ahead(scores, best_of[i], order[texts], caption_of[i])
+        image_rank[order[texts]] += _ahead(scores.T, pair_of[j], pictures[images], own[texts])
+
+    # Of a block's pictures [P]: the score of the best of their captions, and which it is; of its captions [C]: theirs.
+    best_of, caption_of, pair_of = list[Tensor](), list[Tensor](), list[Tensor]()
+    for i, (images, texts) in enumerate(blocks):
         scores, is_own = tile(images, texts), own[texts] == pictures[images, None]
         best, caption = scores.masked_fill(~is_own, float("-inf")).max(dim=1)  # of equal ones the first
-        mine.append((scores.T[is_own.T], best, order[texts][caption]))
-    text_rank, image_rank = torch.zeros_like(pictures), torch.zeros_like(own)
-    for (images, _), (_, best, caption) in zip(blocks, mine, strict=True):
-        for (_, texts), (with_own, _, _) in zip(blocks, mine, strict=True):
-            scores = tile(images, texts)
-            text_rank[images] += _ahead(scores, best, order[texts], caption)
-            image_rank[order[texts]] += _ahead(scores.T, with_own, pictures[images], own[texts])
+        best_of.append(best)
+        caption_of.append(order[texts][caption])
+        pair_of.append(scores.T[is_own.T])
+        count(scores, i, i)
+    for i, (images, _) in enumerate(blocks):
+        for j, (_, texts) in enumerate(blocks):
+            if i != j:
+                count(tile(images, texts), i, j)
     return text_rank, image_rank
 
 
@@ -91,8 +110,8 @@ def retrieval_metrics(scores: Tensor | np.ndarray, own_image_of_text: Sequence[i
     Raises ValueError for scores that are not finite, which no rank can be read from.
     """
     scores = torch.as_tensor(scores)
-    if not bool(scores.isfinite().all()):
+    if not _is_finite(scores):
         raise ValueError("the similarities are not all finite")
     own, order = torch.as_tensor(own_image_of_text, device=scores.device).sort(stable=True)
-    scores = scores[:, order]
+    scores = scores if _is_in_place(order) else scores[:, order]
     return recall(*_ranks(lambda pictures, captions: scores[pictures, captions], own, order))
