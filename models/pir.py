@@ -30,6 +30,7 @@ class PIR(nn.Module):
         self.max_violation = c.max_violation
         self.center_factor, self.clamp_temp = c.center_factor, c.clamp_temp
         self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
+        self.accumulate = c.accumulate
         self.same_class_negatives, self.same_sentence_positives = c.same_class_negatives, c.same_sentence_positives
 
         if not c.use_triplet_loss:
@@ -56,12 +57,13 @@ class PIR(nn.Module):
                     nn.init.zeros_(branch.head.weight)
                     nn.init.zeros_(branch.head.bias)
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`."""
+    def encode_image(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`; prior: of them, where it is there already."""
         tokens = self.vision_proj(self.vision_encoder(images))[:, :MAX_PICTURE_TOKENS]  # [B, 50, D]
         summary = tokens[:, 0]
         if self.has_vir:
-            instruction = self.conv_proj(self.instruction_encoder(images)).unsqueeze(1)  # [B, 1, D]
+            prior = self.instruction_encoder(images) if prior is None else prior
+            instruction = self.conv_proj(prior).unsqueeze(1)  # [B, 1, D]
             summary = summary + self.vision_instruction(tokens, instruction)
         if self.use_tel:
             summary = summary + self.vision_layer(tokens)
@@ -98,7 +100,12 @@ class PIR(nn.Module):
         images `[B, 3, H, W]`; ids `[k * B, L]`, k captions a picture, one picture's side by side;
         idx, label and sentence `[k * B]`: picture ids, scene classes, and a number a sentence.
         """
-        v, t = self.encode_image(images), self.encode_text(ids, attention_mask)
+        if self.accumulate > 1:
+            from models.pieces import embedded_in_pieces  # for those whose memory is short
+
+            v, t = embedded_in_pieces(self, images, ids, attention_mask)
+        else:
+            v, t = self.encode_image(images), self.encode_text(ids, attention_mask)
         v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
         with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
             if self.use_triplet_loss:
