@@ -46,6 +46,10 @@ def build_model(config: Config) -> PIR:
         freeze_all_but_last_layers(text_backbone, c.text_trained_layers)
     text_encoder = TextEncoder(text_backbone, mask_padding=c.mask_padding, summary=c.text_summary)
     model = PIR(vision_encoder, instruction_encoder, text_encoder, c)
+    if instruction_encoder and sizes.backbone == c.prior_backbone:
+        from models.common_stages import CommonStages  # for those who may have some
+
+        model.common_stages = CommonStages(vision_encoder, instruction_encoder)
     if c.optimizer.lr_mult_heads:
         encoders = ("vision_encoder.", "text_encoder.", "instruction_encoder.")
         model.init_params = [name for name, _ in model.named_parameters() if not name.startswith(encoders)]

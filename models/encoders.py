@@ -89,7 +89,10 @@ class VisionEncoder(PictureEncoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """images `[B, 3, H, W]` -> `[B, 1 + N, width]`."""
-        tokens = self.backbone.forward_features(self.prepared(images))
+        return self.tokens_of(self.backbone.forward_features(self.prepared(images)))
+
+    def tokens_of(self, tokens: Tensor) -> Tensor:
+        """What the backbone gives -> `[B, 1 + N, width]`, the summary first."""
         if tokens.ndim == 4:
             tokens = tokens.flatten(1, 2) if self.channels_last else tokens.flatten(2).transpose(1, 2)
         if self.prefix_tokens == 0:

@@ -17,7 +17,8 @@ def embedded_in_pieces(model: "PIR", images: Tensor, ids: Tensor, mask: Tensor |
     it. A frozen prior sees the batch whole, as its batch norm may be of the batch; other batch norms are of a piece.
     """
     n = min(model.accumulate, len(images))
-    whole = model.has_vir and not model.instruction_encoder.finetune
+    common = model.common_stages is not None and model.common_stages.count() > 0
+    whole = model.has_vir and not model.instruction_encoder.finetune and not common
     priors = model.instruction_encoder(images).tensor_split(n) if whole else [None] * n
     masks = [None] * n if mask is None else mask.tensor_split(n)
     pictures = zip(images.tensor_split(n), priors, strict=True)

@@ -31,8 +31,9 @@ from utils.arguments import seed
 from utils.config import config_from_dict, config_from_file
 from utils.errors import InputError, printable, shown
 from utils.files import YAML_BYTES, file_checksum, read_bytes, read_json, read_text, write_whole
-from utils.logs import append_line, truncate_log
+from utils.logs import append_line
 from utils.machine_failures import way_out
+from utils.resumed_log import truncate_log
 from utils.typed import apply_override, read_yaml
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from utils import logs, processes
 from utils.errors import InputError
-from utils.logs import Curves, Meters, append_line, progress, say, truncate_log, write_json
+from utils.logs import Curves, Meters, append_line, progress, say, write_json
+from utils.resumed_log import truncate_log
 
 UNREADABLE = torch.ones((), device="meta")  # reading its value raises
 

@@ -15,7 +15,7 @@ from utils import output, processes
 from utils.config import SchedularConfig, process_batch
 from utils.errors import InputError
 from utils.files import file_checksum
-from utils.logs import Curves, Meters, append_line, append_text, progress, say, truncate_log
+from utils.logs import Curves, Meters, append_line, append_text, progress, say
 from utils.train_state import Model, TrainState, waiting_for
 from utils.typed import write_yaml
 
@@ -131,7 +131,10 @@ def train(
         say(f"going on with epoch {state.next_epoch + 1}/{epochs}")
     if processes.is_main():
         write_yaml(config, folder / output.CONFIG)
-        truncate_log(folder / output.LOG, state.next_epoch)
+        if (folder / output.LOG).exists():
+            from utils.resumed_log import truncate_log  # for those who go on
+
+            truncate_log(folder / output.LOG, state.next_epoch)
 
     with Curves(folder / output.CURVES if processes.is_main() else None) as curves:
         for epoch in range(state.next_epoch, epochs):
