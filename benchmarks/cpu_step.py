@@ -26,7 +26,7 @@ from utils.config import config_from_file  # noqa: E402
 from utils.launch import CPU_SETTINGS  # noqa: E402
 from utils.processes import bf16_used  # noqa: E402
 
-CASES = ("as shipped", "memory given back", "depthwise in bf16", "float32")
+CASES = ("as shipped", "common stages twice", "memory given back", "depthwise in bf16", "float32")
 TOKENS = 24  # of the longest caption in a usual batch
 
 
@@ -53,6 +53,10 @@ def seconds_a_step(case: str, steps: int) -> float:
     os.chdir(ROOT)
     config = config_from_file("configs/Retrieval_rsicd_lite.yaml")
     model = build_model(config).train()
+    # Both start from the same file.
+    model.instruction_encoder.backbone.load_state_dict(model.vision_encoder.backbone.state_dict())
+    if case == "common stages twice":
+        model.common_stages = None
     if case == "depthwise in bf16":
         for encoder in model.modules():
             if isinstance(encoder, PictureEncoder):

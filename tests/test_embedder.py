@@ -93,6 +93,19 @@ def test_embeddings_are_in_the_order_given_and_do_not_depend_on_the_company(fold
     np.testing.assert_allclose(model.embed_images(pictures[::-1]), model.embed_images(pictures)[::-1], atol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_sentence_that_is_there_twice_is_embedded_once_where_its_company_does_not_count(folder, monkeypatch, masked):
+    model = load(folder, override=[f"mask_padding={masked}"])
+    seen, encode = [], model.model.encode_text
+    monkeypatch.setattr(model.model, "encode_text", lambda ids, mask: seen.append(len(ids)) or encode(ids, mask))
+    first, second, again, third = model.embed_texts([*SENTENCES, SENTENCES[0], "a road"])
+    assert sum(seen) == (3 if masked else 4)
+    np.testing.assert_allclose(again, first, atol=1e-6)
+    alone = [model.embed_texts([sentence])[0] for sentence in (SENTENCES[1], "a road")]
+    if masked:
+        np.testing.assert_allclose([second, third], alone, atol=1e-6)
+
+
 def test_sentences_are_cleaned_as_captions_are(folder):
     model = load(folder)
     np.testing.assert_array_equal(model.embed_texts(SENTENCES[:1]), model.embed_texts(["a lake beside a road"]))
