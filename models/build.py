@@ -49,7 +49,7 @@ def build_model(config: Config) -> PIR:
     if instruction_encoder and sizes.backbone == c.prior_backbone:
         from models.common_stages import CommonStages  # for those who may have some
 
-        model.common_stages = CommonStages(vision_encoder, instruction_encoder)
+        model.common_stages = CommonStages()
     if c.optimizer.lr_mult_heads:
         encoders = ("vision_encoder.", "text_encoder.", "instruction_encoder.")
         model.init_params = [name for name, _ in model.named_parameters() if not name.startswith(encoders)]

@@ -15,40 +15,40 @@ from models.encoders import InstructionEncoder, VisionEncoder
 
 
 class CommonStages:
-    """What the two encoders of a model have in common; asked anew after every change of their weights."""
+    """How many stages two encoders have in common; their weights are compared again only when they have changed."""
 
-    def __init__(self, vision_encoder: VisionEncoder, instruction_encoder: InstructionEncoder) -> None:
-        self.vision, self.prior = vision_encoder, instruction_encoder
-        self.pairs = list(zip(_stages(vision_encoder.backbone), _stages(instruction_encoder.backbone), strict=False))
-        if vision_encoder.own_normalisation != instruction_encoder.own_normalisation:
-            self.pairs = []
+    def __init__(self) -> None:
         self.equal = 0  # first stages with equal weights
         self.seen: list[tuple[int, int]] | None = None  # the weights that were compared, as `_version` tells them
 
-    def count(self) -> int:
-        """How many of the first stages are now the same and fixed, batch norm included."""
-        fixed = 0
-        for one, other in self.pairs:
-            trained = any(p.requires_grad for stage in (one, other) for p in stage.parameters())
-            if trained or any(norm.training for norm in _norms(one, other)):
-                break
-            fixed += 1
-        if not fixed:
-            return 0
-        pairs = self.pairs[:fixed]
-        weights = [t for pair in pairs for stage in pair for t in chain(stage.parameters(), stage.buffers())]
-        seen = [(tensor.data_ptr(), tensor._version) for tensor in weights]
-        if seen != self.seen:
-            self.equal = next((i for i, pair in enumerate(pairs) if not _same(*pair)), fixed)
-            self.seen = seen
-        return min(self.equal, fixed)
+    def __call__(self, vision: VisionEncoder, prior: InstructionEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures `[B, 3, H, W]` -> what the two encoders give: `[B, 1 + N, width]` and `[B, width]`."""
+        count = self.count(vision, prior)
+        if not count:
+            return vision(images), prior(images)
+        x = nn.Sequential(*_stages(vision.backbone)[:count])(vision.prepared(images))
+        with torch.set_grad_enabled(prior.finetune and torch.is_grad_enabled()):
+            instruction = cast(EfficientNet, prior.backbone).forward_head(_rest(prior.backbone, x, count))
+        return vision.tokens_of(_rest(vision.backbone, x, count)), instruction
 
-    def features(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Pictures `[B, 3, H, W]` -> the picture encoder's features `[B, C, h, w]` and the prior's `[B, width]`."""
-        with torch.no_grad():
-            x = nn.Sequential(*_stages(self.vision.backbone)[:count])(self.vision.prepared(images))
-            prior = cast(EfficientNet, self.prior.backbone).forward_head(_rest(self.prior.backbone, x, count))
-        return _rest(self.vision.backbone, x, count), prior
+    def count(self, vision: VisionEncoder, prior: InstructionEncoder) -> int:
+        """How many of the first stages are now the same and fixed, their batch norm included."""
+        if torch.compiler.is_compiling() or vision.own_normalisation != prior.own_normalisation:
+            return 0
+        fixed = []
+        for pair in zip(_stages(vision.backbone), _stages(prior.backbone), strict=False):
+            if any(p.requires_grad for stage in pair for p in stage.parameters()):
+                break
+            if any(module.training for stage in pair for module in stage.modules() if _draws(module)):
+                break
+            fixed.append(pair)
+        weights = [t for pair in fixed for stage in pair for t in chain(stage.parameters(), stage.buffers())]
+        counted = all(not tensor.is_inference() for tensor in weights)  # changes of other tensors are not counted
+        seen = [(tensor.data_ptr(), tensor._version) for tensor in weights] if counted else None
+        if seen is None or seen != self.seen:
+            self.equal = next((i for i, pair in enumerate(fixed) if not _same(*pair)), len(fixed))
+            self.seen = seen
+        return self.equal
 
 
 def _stages(backbone: nn.Module) -> list[nn.Module]:
@@ -62,8 +62,10 @@ def _rest(backbone: nn.Module, x: Tensor, count: int) -> Tensor:
     return nn.Sequential(*_stages(backbone)[count:], last.conv_head, last.bn2)(x)
 
 
-def _norms(*stages: nn.Module) -> list[nn.Module]:
-    return [m for stage in stages for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def _draws(module: nn.Module) -> bool:
+    """Whether in training a module depends on the batch or on chance."""
+    chance = type(module).__name__.startswith("Drop")  # timm has several of its own
+    return chance or isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:

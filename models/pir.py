@@ -1,6 +1,6 @@
 """PIR: tokens -> embeddings -> losses; what run-time code calls (docs/behaviour.md, 1 to 3)."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,11 @@ from utils.config import Config
 from utils.config_checks import MAX_PICTURE_TOKENS
 from utils.errors import InputError
 
-if TYPE_CHECKING:
-    from models.common_stages import CommonStages
-
 
 class PIR(nn.Module):
     """Two verbs, `encode_image` and `encode_text`; called, it gives the losses of a batch."""
 
-    common_stages: "CommonStages | None" = None  # of the picture encoder and its prior
+    common_stages: Any = None  # a CommonStages, where the picture encoder and its prior may have some
 
     def __init__(
         self,
@@ -66,9 +63,8 @@ class PIR(nn.Module):
 
     def encode_image(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
         """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`; prior: of them, where it is there already."""
-        if prior is None and self.common_stages and (count := self.common_stages.count()):
-            features, prior = self.common_stages.features(images, count)
-            tokens = self.vision_encoder.tokens_of(features)
+        if self.common_stages and prior is None:
+            tokens, prior = self.common_stages(self.vision_encoder, self.instruction_encoder, images)
         else:
             tokens = self.vision_encoder(images)
         tokens = self.vision_proj(tokens)[:, :MAX_PICTURE_TOKENS]  # [B, 50, D]

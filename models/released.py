@@ -33,7 +33,7 @@ def released_name(name: str) -> str:
     """The name in a released checkpoint of one of our parameters or buffers."""
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
-    if match := re.match(r"conv_encoder\.(conv1|bn1|layer\d)\.", name):
+    if match := re.match(r"conv_encoder\.(conv1|bn1|layer[1-4])\.", name):
         return f"conv_encoder.{_RESNET_SEQUENCE[match[1]]}.{name[match.end() :]}"
     if match := re.match(r"vision_encoder\.layers\.(\d+)\.downsample\.", name):
         # timm has a downsample at the start of a stage, the released Swin at the end of the one before.

@@ -38,6 +38,11 @@ def model(tiny_config):
     return made.train()
 
 
+def count_of(model):
+    common = model.common_stages
+    return common.count(model.vision_encoder, model.instruction_encoder) if common else 0
+
+
 def a_step(model):
     model.zero_grad()
     losses = model(pictures(3, 112), captions(3, 12), idx=IDX, label=IDX)
@@ -55,7 +60,7 @@ def calls(module, work):
 
 
 def test_the_common_stages_are_computed_once_and_change_nothing(model):
-    assert model.common_stages.count() == COMMON
+    assert count_of(model) == COMMON
     stems = [encoder.backbone.conv_stem for encoder in (model.vision_encoder, model.instruction_encoder)]
     assert [calls(stem, lambda: a_step(model)) for stem in stems] == [1, 0]
     once = a_step(model)
@@ -68,11 +73,11 @@ def test_the_common_stages_are_computed_once_and_change_nothing(model):
 def test_weights_that_become_different_are_not_common_any_more(model):
     with torch.no_grad():
         model.instruction_encoder.backbone.blocks[1][0].conv_pw.weight[0] += 1
-    assert model.common_stages.count() == 3
+    assert count_of(model) == 3
     model.instruction_encoder.backbone.load_state_dict(model.vision_encoder.backbone.state_dict())
-    assert model.common_stages.count() == COMMON
+    assert count_of(model) == COMMON
     model.vision_encoder.backbone.bn1.running_mean += 1
-    assert model.common_stages.count() == 1
+    assert count_of(model) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,11 +96,62 @@ def test_what_is_trained_or_of_another_kind_is_not_common(tiny_config, changes, 
     model = build_model(tiny_config(**LITE | changes)).train()
     if "prior_backbone" not in changes:
         model.instruction_encoder.backbone.load_state_dict(model.vision_encoder.backbone.state_dict())
-    assert (model.common_stages.count() if model.common_stages else 0) == most
+    assert count_of(model) == most
+
+
+def test_an_encoder_that_is_replaced_is_not_used_any_more(model):
+    model.instruction_encoder.backbone.blocks[1] = deepcopy(model.instruction_encoder.backbone.blocks[1])
+    assert count_of(model) == COMMON
+    with torch.no_grad():
+        model.instruction_encoder.backbone.blocks[1][0].conv_pw.weight += 1
+    assert count_of(model) == 3
+    model.vision_encoder = deepcopy(model.vision_encoder)
+    with torch.no_grad():
+        model.vision_encoder.backbone.conv_stem.weight += 1
+    assert count_of(model) == 0
+
+
+def test_the_pixels_have_a_gradient_as_before(model):
+    images = pictures(2, 112).requires_grad_()
+    through_common = torch.autograd.grad(model.encode_image(images).sum(), images)[0]
+    model.common_stages = None
+    apart = torch.autograd.grad(model.encode_image(images).sum(), images)[0]
+    assert apart.abs().max() > 0
+    torch.testing.assert_close(through_common, apart, rtol=1e-4, atol=1e-6 * float(apart.abs().max()))
+
+
+def test_a_model_made_where_nothing_is_differentiated_has_common_stages_too(model, tiny_config):
+    state = model.state_dict()
+    with torch.inference_mode():
+        made = build_model(tiny_config(**LITE))
+        made.load_state_dict(state)
+        made.eval()
+        assert count_of(made) == COMMON
+        made.instruction_encoder.backbone.conv_stem.weight += 1
+        assert count_of(made) == 0
+
+
+@pytest.mark.parametrize("batch_stats", [True, False])
+def test_pieces_of_a_batch_go_with_common_stages(model, tiny_config, batch_stats):
+    """With statistics of the batch the stem alone is common, and the prior must see the batch whole."""
+    results = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        changed = build_model(tiny_config(**LITE | {"prior_batch_stats": batch_stats, "accumulate": accumulate}))
+        changed.load_state_dict(model.state_dict())
+        for layer in changed.text_encoder.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = 0.0
+        results.append(a_step(changed.train()))
+        counted = changed.instruction_encoder.backbone.bn1.num_batches_tracked
+        assert int(counted) == batch_stats
+    torch.testing.assert_close(results[0][0], results[1][0])
+    for name, grad in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_a_copy_looks_at_its_own_weights(model):
     copy = deepcopy(model)
     with torch.no_grad():
         copy.vision_encoder.backbone.conv_stem.weight += 1
-    assert (copy.common_stages.count(), model.common_stages.count()) == (0, COMMON)
+    assert (count_of(copy), count_of(model)) == (0, COMMON)

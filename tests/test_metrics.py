@@ -122,3 +122,20 @@ def test_scores_that_are_no_numbers_are_refused(value):
     scores[3, 2] = value
     with pytest.raises(ValueError, match="finite"):
         retrieval_metrics(scores, own)
+
+
+@pytest.mark.parametrize("own", [[0, 1, 1], [0, 1, 1, -1], [0, 1, 1, 1], [0, 0, 2, 2], [0, 1, 2, 3], [0] * 5])
+def test_captions_that_do_not_fit_the_pictures_are_refused(own):
+    with pytest.raises(ValueError, match="picture numbers for 4 captions of 3 pictures"):
+        retrieval_metrics(torch.rand(3, 4), own)
+    with pytest.raises(ValueError, match="picture numbers"):
+        retrieval_ranks(torch.rand(3, 2), torch.rand(4, 2), own)
+
+
+def test_numbers_next_to_zero_are_told_apart_or_tied_as_others(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK", 1)
+    torch.set_flush_denormal(True)
+    try:
+        assert retrieval_metrics(torch.zeros(100, 500), torch.arange(100).repeat_interleave(5))["img_r1"] == 1.0
+    finally:
+        torch.set_flush_denormal(False)

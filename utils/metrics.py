@@ -28,13 +28,13 @@ def retrieval_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Both sides' ranks from embeddings, each similarity computed once, in tiles.
 
-    image_embeds `[I, D]`, text_embeds `[T, D]`, own_image_of_text: each caption's picture number, none left out.
-    Returns the text ranks `[I]` and the image ranks `[T]`, from 0. Raises ValueError for embeddings that are not
-    finite, which no rank can be read from.
+    image_embeds `[I, D]`, text_embeds `[T, D]`, own_image_of_text: each caption's picture number. Returns the text
+    ranks `[I]` and the image ranks `[T]`, from 0. Raises ValueError for embeddings that are not finite, which no rank
+    can be read from, and for a picture without a caption.
     """
     if not (_is_finite(image_embeds) and _is_finite(text_embeds)):
         raise ValueError("the embeddings are not all finite")
-    own, order = torch.as_tensor(own_image_of_text, device=image_embeds.device).sort(stable=True)
+    own, order = _sorted(own_image_of_text, len(image_embeds), len(text_embeds), image_embeds.device)
     texts = text_embeds if _is_in_place(order) else text_embeds[order]
     return _ranks(lambda pictures, captions: image_embeds[pictures] @ texts[captions].T, own, order)
 
@@ -42,6 +42,14 @@ def retrieval_ranks(
 def _is_finite(numbers: Tensor) -> bool:
     """Whether all are; a NaN is the greatest and the least."""
     return bool(torch.stack(numbers.aminmax()).isfinite().all())
+
+
+def _sorted(own: Sequence[int], pictures: int, captions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Captions' picture numbers in order `[T]`, and which caption each is `[T]`; ValueError where they do not fit."""
+    numbers, order = torch.as_tensor(own, device=device).sort(stable=True)
+    if len(numbers) != captions or numbers.unique().tolist() != list(range(pictures)) or not pictures:
+        raise ValueError(f"{len(numbers)} picture numbers for {captions} captions of {pictures} pictures, all with one")
+    return numbers, order
 
 
 def _is_in_place(order: Tensor) -> bool:
@@ -64,16 +72,16 @@ def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -
         """Add what the tile of block i's pictures and block j's captions has ahead of theirs."""
         (images, _), (_, texts) = blocks[i], blocks[j]
         text_rank[images] += _ahead(scores, best_of[i], order[texts], caption_of[i])
-        image_rank[order[texts]] += _ahead(scores.T, pair_of[j], pictures[images], own[texts])
+        image_rank[order[texts]] += _ahead(scores.T, score_of[j], pictures[images], own[texts])
 
     # Of a block's pictures [P]: the score of the best of their captions, and which it is; of its captions [C]: theirs.
-    best_of, caption_of, pair_of = list[Tensor](), list[Tensor](), list[Tensor]()
+    best_of, caption_of, score_of = list[Tensor](), list[Tensor](), list[Tensor]()
     for i, (images, texts) in enumerate(blocks):
         scores, is_own = tile(images, texts), own[texts] == pictures[images, None]
         best, caption = scores.masked_fill(~is_own, float("-inf")).max(dim=1)  # of equal ones the first
         best_of.append(best)
         caption_of.append(order[texts][caption])
-        pair_of.append(scores.T[is_own.T])
+        score_of.append(scores.T[is_own.T])
         count(scores, i, i)
     for i, (images, _) in enumerate(blocks):
         for j, (_, texts) in enumerate(blocks):
@@ -85,11 +93,11 @@ def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -
 def _ahead(scores: Tensor, own: Tensor, columns: Tensor, own_column: Tensor) -> Tensor:
     """How many of each row of scores `[R, C]` are ahead of own `[R]`: greater, or as great and of a lower column."""
     if columns.max() < own_column.min():
-        own = own.nextafter(own.new_tensor(float("-inf")))  # greater than this is what is as great, too
-    elif columns.min() <= own_column.max():
+        return (scores >= own[:, None]).sum(dim=1, dtype=torch.int32)  # half the time of int64
+    if columns.min() <= own_column.max():
         tied = (scores == own[:, None]) & (columns < own_column[:, None])
         return ((scores > own[:, None]) | tied).sum(dim=1)
-    return (scores > own[:, None]).sum(dim=1, dtype=torch.int32)  # half the time of int64
+    return (scores > own[:, None]).sum(dim=1, dtype=torch.int32)
 
 
 def recall(text_rank: Tensor, image_rank: Tensor) -> dict[str, float]:
@@ -106,12 +114,12 @@ def recall(text_rank: Tensor, image_rank: Tensor) -> dict[str, float]:
 def retrieval_metrics(scores: Tensor | np.ndarray, own_image_of_text: Sequence[int]) -> dict[str, float]:
     """The seven figures of a similarity matrix, `txt_r1/5/10`, `img_r1/5/10`, `r_mean`.
 
-    scores `[I, T]`; own_image_of_text: T picture numbers, every picture with at least one caption.
-    Raises ValueError for scores that are not finite, which no rank can be read from.
+    scores `[I, T]`; own_image_of_text: T picture numbers. Raises ValueError for scores that are not finite, which no
+    rank can be read from, and for a picture without a caption.
     """
     scores = torch.as_tensor(scores)
     if not _is_finite(scores):
         raise ValueError("the similarities are not all finite")
-    own, order = torch.as_tensor(own_image_of_text, device=scores.device).sort(stable=True)
+    own, order = _sorted(own_image_of_text, len(scores), scores.shape[1], scores.device)
     scores = scores if _is_in_place(order) else scores[:, order]
     return recall(*_ranks(lambda pictures, captions: scores[pictures, captions], own, order))
