@@ -90,7 +90,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--onnx", type=named_path, required=True, metavar="FOLDER", help="what Export.py wrote of it")
     add("--captions", type=name, required=True, metavar="JSON", help="an annotation file of an evaluation")
     add("--images", type=name, required=True, metavar="FOLDER", help="where its pictures lie")
-    add("--count", type=int, default=100, help="so many pictures, and so many captions, at most (100); 5000 captions want 5000")
+    add(
+        "--count",
+        type=int,
+        default=100,
+        help="so many pictures, and so many captions, at most (100); 5000 captions want 5000",
+    )
     add("--batch", type=int, default=20, help="items of a batch (20)")
     add("--passes", type=int, default=3, help="the median is of so many (3)")
     add("--threads", type=int, default=1, help="of torch, and of ONNX Runtime (1)")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from models.embedder import Embedder, load
+from models.folding import fold_batch_norm
 from search.table import Index
 from utils.errors import InputError
 from utils.files import file_checksum
@@ -31,8 +32,10 @@ def checksum_of(model: str) -> str:
 
 
 def loaded_model(model: str, device: str | None, *, average_orientations: bool) -> Embedder:
-    """The model, ready to embed, whether its own config averages orientations or not."""
-    return load(model, device=device or "auto", override=[f"average_orientations={average_orientations}"])
+    """The model, ready to embed and nothing else, whether its own config averages orientations or not."""
+    embedder = load(model, device=device or "auto", override=[f"average_orientations={average_orientations}"])
+    fold_batch_norm(embedder.model)
+    return embedder
 
 
 def model_of(index: Index, given: str | None, device: str | None) -> Embedder:
