@@ -21,6 +21,7 @@ class TimmModel(nn.Module):
     pretrained_cfg: Mapping[str, Any]  # `mean` and `std` of its pictures, `classifier`: the last layer's name
     forward_features: Callable[[Tensor], Tensor]  # [B, 3, H, W] -> [B, h, w, C], [B, C, h, w] or [B, N, C]
     group_matcher: Callable[..., Mapping[str, Any]]  # its stages
+    set_grad_checkpointing: Callable[[], None]
 
 
 def swin(

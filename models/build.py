@@ -40,6 +40,9 @@ def build_model(config: Config) -> PIR:
             own_normalisation=c.prior_normalisation == "own",
         )
     text_backbone = bert_like(c.text_config)
+    if c.checkpoint_activations:
+        backbone.set_grad_checkpointing()
+        text_backbone.activation_checkpointing_enable({"use_reentrant": False})
     if c.text_trained_layers is not None:
         from models.freezing import freeze_all_but_last_layers  # for those who fix a part
 

@@ -35,6 +35,8 @@ class CommonStages:
         """How many of the first stages are now the same and fixed, their batch norm included."""
         if torch.compiler.is_compiling() or vision.own_normalisation != prior.own_normalisation:
             return 0
+        if getattr(vision.backbone, "grad_checkpointing", False):  # which only its own way through the stages does
+            return 0
         fixed = []
         for pair in zip(_stages(vision.backbone), _stages(prior.backbone), strict=False):
             if any(p.requires_grad for stage in pair for p in stage.parameters()):

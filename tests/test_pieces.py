@@ -55,14 +55,29 @@ def test_the_second_pass_has_the_dropout_of_the_first(tiny_config, monkeypatch):
     assert_same(in_pieces, trained(config, dropout=True))
 
 
-def test_what_is_held_between_the_passes_is_a_small_part(tiny_config):
-    def held(count):
-        model, sizes = tiny_model(tiny_config(accumulate=count, **WHOLE)).train(), []
-        with saved_tensors_hooks(lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
-            model(pictures(4, 112), captions(8, 12), idx=IDX, label=LABEL)
-        return sum(sizes)
+@pytest.mark.parametrize("backbone", [{}, {"vision_config": {"backbone": "tf_efficientnet_lite0"}, "filter_size": 10}])
+def test_activations_that_are_computed_again_give_the_same_gradient(tiny_config, backbone):
+    """Dropout and drop path included."""
+    options = WHOLE | backbone
+    kept = trained(tiny_config(**options), dropout=True)
+    assert not torch.equal(kept[0], trained(tiny_config(**options), dropout=True, seed=1)[0])
+    assert_same(kept, trained(tiny_config(checkpoint_activations=True, **options), dropout=True))
 
-    assert 0 < held(4) < held(1) / 10
+
+def held(config):
+    """Bytes that a step keeps for its gradient, those that it computes again left out."""
+    model, sizes = tiny_model(config).train(), []
+    with saved_tensors_hooks(lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+        model(pictures(4, 112), captions(8, 12), idx=IDX, label=LABEL)
+    return sum(sizes)
+
+
+def test_activations_that_are_computed_again_are_not_held(tiny_config):
+    assert 0 < held(tiny_config(checkpoint_activations=True, **WHOLE)) < 0.7 * held(tiny_config(**WHOLE))
+
+
+def test_what_is_held_between_the_passes_is_a_small_part(tiny_config):
+    assert 0 < held(tiny_config(accumulate=4, **WHOLE)) < held(tiny_config(**WHOLE)) / 10
 
 
 def parallel_gradients(folder):

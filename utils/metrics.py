@@ -35,7 +35,7 @@ def retrieval_ranks(
     if not (_is_finite(image_embeds) and _is_finite(text_embeds)):
         raise ValueError("the embeddings are not all finite")
     own, order = _sorted(own_image_of_text, len(image_embeds), len(text_embeds), image_embeds.device)
-    texts = text_embeds if _is_in_place(order) else text_embeds[order]
+    texts = text_embeds if (order.diff() == 1).all() else text_embeds[order]
     return _ranks(lambda pictures, captions: image_embeds[pictures] @ texts[captions].T, own, order)
 
 
@@ -50,10 +50,6 @@ def _sorted(own: Sequence[int], pictures: int, captions: int, device: torch.devi
     if len(numbers) != captions or numbers.unique().tolist() != list(range(pictures)) or not pictures:
         raise ValueError(f"{len(numbers)} picture numbers for {captions} captions of {pictures} pictures, all with one")
     return numbers, order
-
-
-def _is_in_place(order: Tensor) -> bool:
-    return bool((order.diff() == 1).all())
 
 
 def _ranks(tile: Callable[[slice, slice], Tensor], own: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,5 +117,5 @@ def retrieval_metrics(scores: Tensor | np.ndarray, own_image_of_text: Sequence[i
     if not _is_finite(scores):
         raise ValueError("the similarities are not all finite")
     own, order = _sorted(own_image_of_text, len(scores), scores.shape[1], scores.device)
-    scores = scores if _is_in_place(order) else scores[:, order]
+    scores = scores if (order.diff() == 1).all() else scores[:, order]
     return recall(*_ranks(lambda pictures, captions: scores[pictures, captions], own, order))
