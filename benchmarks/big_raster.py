@@ -9,7 +9,6 @@ memory of the reading process, where the planted scene lies, and which tiles hol
 
 import argparse
 import random
-import resource
 import sys
 import time
 from multiprocessing import get_context
@@ -31,6 +30,7 @@ from search.items import Tiling, Window  # noqa: E402
 from search.opening import open_picture  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.files import written_whole  # noqa: E402
+from utils.memory import peak_bytes  # noqa: E402
 
 import rasterio  # noqa: E402  # isort: skip: after search, which says what drivers there are
 from rasterio.transform import from_origin  # noqa: E402  # isort: skip
@@ -127,7 +127,7 @@ def inside(place: tuple[int, int], window: Window) -> bool:
 
 def peak() -> float:
     """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes() / 1e6
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ the bare product the ranks from embeddings take (`over_product`), and the most m
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -31,6 +30,7 @@ from torch import Tensor  # noqa: E402
 from utils.arguments import OneLineParser, named_path  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.logs import write_json  # noqa: E402
+from utils.memory import peak_bytes  # noqa: E402
 from utils.metrics import retrieval_metrics, retrieval_ranks  # noqa: E402
 
 CAPTIONS = 5  # a picture
@@ -120,8 +120,7 @@ def sorted_ranks(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.nd
 def counted_peak_mb(pictures: int, dim: int) -> int:
     """The most memory of a process that makes the embeddings and counts, in MB."""
     retrieval_ranks(*embeddings(pictures, dim))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(most / (1e6 if sys.platform == "darwin" else 1e3))
+    return round(peak_bytes() / 1e6)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ of 50, after 5 to warm up, asked through `search.table.Index` in a program that 
 """
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ from search.items import PictureFile, Tile, Tiling  # noqa: E402
 from search.table import About, create, open_index  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.logs import write_json  # noqa: E402
+from utils.memory import peak_bytes  # noqa: E402
 
 BATCH, QUERIES, WARM, TOP = 20_000, 50, 5, 10
 
@@ -136,8 +136,7 @@ def units(random: np.random.Generator, count: int, dim: int) -> ndarray:
 
 def peak_gb() -> float:
     """The most memory that this process has had, in GB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(most / (1e9 if sys.platform == "darwin" else 1e6), 2)
+    return round(peak_bytes() / 1e9, 2)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """What a result cost, and what it depends on beside the config."""
 
-import resource
-import sys
-
 import numpy as np
 import PIL
 import timm
@@ -12,6 +9,7 @@ import transformers
 from torch import nn
 
 from utils import processes
+from utils.memory import peak_bytes
 
 
 def card_settings(device: torch.device) -> dict[str, bool] | None:
@@ -42,9 +40,5 @@ def peak_memory(device: torch.device) -> int:
 
     On a card what PyTorch allocated there, else the process's resident memory, without its loader workers'.
     """
-    if device.type == "cuda":
-        own = torch.cuda.max_memory_allocated(device)
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB, macOS in bytes
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    own = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_bytes()
     return int(processes.gather_uneven(torch.tensor([own], device=device)).max())
