@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import build_model
-from tests.tiny import TEXT, captions, pictures
+from tests.tiny import TEXT, captions, pictures, without_dropout
 
 LITE = {
     "vision_config": {"backbone": "tf_efficientnet_lite0"},
@@ -16,7 +16,6 @@ LITE = {
     "vision_fixed_bn": True,
     "filter_size": 10,
     "text_config": TEXT,
-    "dropout_r": 0.0,
 }
 IDX = torch.arange(3)
 COMMON = 6  # the stem, its norm and four of the seven blocks; the others are trained
@@ -32,10 +31,7 @@ def model(tiny_config):
             torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     made.instruction_encoder.backbone.load_state_dict(made.vision_encoder.backbone.state_dict())
-    for layer in made.text_encoder.modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = 0.0
-    return made.train()
+    return without_dropout(made).train()
 
 
 def count_of(model):
@@ -139,10 +135,7 @@ def test_pieces_of_a_batch_go_with_common_stages(model, tiny_config, batch_stats
         torch.manual_seed(0)
         changed = build_model(tiny_config(**LITE | {"prior_batch_stats": batch_stats, "accumulate": accumulate}))
         changed.load_state_dict(model.state_dict())
-        for layer in changed.text_encoder.modules():
-            if isinstance(layer, torch.nn.Dropout):
-                layer.p = 0.0
-        results.append(a_step(changed.train()))
+        results.append(a_step(without_dropout(changed).train()))
         counted = changed.instruction_encoder.backbone.bn1.num_batches_tracked
         assert int(counted) == batch_stats
     torch.testing.assert_close(results[0][0], results[1][0])

@@ -131,10 +131,9 @@ def train(
         say(f"going on with epoch {state.next_epoch + 1}/{epochs}")
     if processes.is_main():
         write_yaml(config, folder / output.CONFIG)
-        if (folder / output.LOG).exists():
-            from utils.resumed_log import truncate_log  # for those who go on
+        from utils.resumed_log import truncate_log  # here: an evaluation goes on with no log
 
-            truncate_log(folder / output.LOG, state.next_epoch)
+        truncate_log(folder / output.LOG, state.next_epoch)
 
     with Curves(folder / output.CURVES if processes.is_main() else None) as curves:
         for epoch in range(state.next_epoch, epochs):
