@@ -27,7 +27,6 @@ from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.encoders import normalise
 from models.pir import PIR
 from models.released import load_released, released_state_dict
-from models.start_files import load_prior_start, load_text_start, load_vision_start, weights_of_start
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
@@ -134,6 +133,8 @@ def start_from(model: PIR, config: Config, given: str | None, *, strict: bool, d
 
         say(start_from_model(model, checkpoint.read_checkpoint(given), given))
         return
+    from models.start_files import load_prior_start, load_text_start, load_vision_start  # not for an evaluation
+
     if config.vision_start:
         say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
     if config.resnet_ckpt and config.has_vir:
@@ -178,6 +179,7 @@ def identity_of(config: Config, given: str | None) -> dict[str, str | None]:
     given: the weights that the command line names, in place of the encoders' starts.
     """
     from dataset.shards import index_of  # an index stands for its shards
+    from models.start_files import weights_of_start
 
     training = [index_of(name) if config.trains_from_shards else Path(name) for name in config.train_file]
     files: dict[str, Path | None] = {

@@ -31,13 +31,13 @@ from models.build import build_model
 from models.encoders import normalise
 from models.pir import PIR
 from models.released import load_released
-from models.start_files import resolve_start
 from utils import processes
 from utils.checkpoint import read_checkpoint
 from utils.config import Config, config_from_file
 from utils.errors import InputError
 from utils.logs import progress
 from utils.output import CONFIG, config_in, weights_in
+from utils.start_names import HUB, local_start
 
 Picture = str | Path | ndarray | Image.Image
 
@@ -159,7 +159,12 @@ def configured_tokenizer(config: Config, *, download: bool = False) -> PreTraine
     """The tokenizer of a config, its vocabulary checked against the text encoder's."""
     if config.tokenizer_folder is None:
         raise InputError("config: 'text_encoder' is null, so 'tokenizer' must name a folder with a vocabulary")
-    return load_tokenizer(resolve_start(config.tokenizer_folder, download=download), config.text_config["vocab_size"])
+    folder = config.tokenizer_folder
+    if folder.startswith(HUB):
+        from models.start_files import resolve_start  # an evaluation of a local folder has no use for starts
+
+        return load_tokenizer(resolve_start(folder, download=download), config.text_config["vocab_size"])
+    return load_tokenizer(local_start(folder), config.text_config["vocab_size"])
 
 
 def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:

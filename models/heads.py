@@ -1,7 +1,7 @@
 """PIR's heads: what corrects the summary of a picture or of a caption, `[B, L, D]` -> `[B, D]`.
 
 Vision Instruction Representation (VIR, Spatial-PAE) and Language Cycle Attention (LCA, Temporal-PAE) are built from one
-attention unit (paper section 3.2; docs/behaviour.md, 2). TEL, the baseline beside them, is torch's own encoder layer.
+attention unit (paper section 3.2; docs/behaviour.md, 2).
 Whatever the head, the first token is the summary, and the correction is read from its place.
 """
 
@@ -110,21 +110,3 @@ class LanguageCycle(ProgressiveAttention):
             activation = tokens if self.cycle else attended
             tokens = activate(attended, query=mapping(activation), mask=mask)
         return self.head(tokens[:, 0])
-
-
-class EncoderLayer(nn.Module):
-    """TEL: one plain transformer encoder layer over a side's tokens, where PIR has its progressive attention.
-
-    Torch's own layer as it comes (Vaswani et al. 2017). The paper's Table 1 has a row VSE2+TEL and says no more of it;
-    that the layer corrects each side's summary, without a prior, is our reading.
-    """
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, batch_first=True)
-        self.head = nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """tokens `[B, L, D]` with the summary first, mask `[B, L]` true where attended (None: all) -> `[B, D]`."""
-        padding = None if mask is None else ~mask.bool()
-        return self.head(self.layer(tokens, src_key_padding_mask=padding)[:, 0])

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
-from models.heads import EncoderLayer, LanguageCycle, VisionInstruction
-from models.losses import affiliation_loss, contrastive_loss, triplet_loss
+from models.heads import LanguageCycle, VisionInstruction
+from models.losses import affiliation_loss, contrastive_loss
 from utils.config import Config
 from utils.config_checks import MAX_PICTURE_TOKENS
 from utils.errors import InputError
@@ -53,13 +53,15 @@ class PIR(nn.Module):
         if c.has_lca:
             self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r, cycle=c.lca_cycle)
         if c.use_tel:
+            from models.baselines import EncoderLayer  # as the triplet loss below, of a table's other rows
+
             self.vision_layer = EncoderLayer(dim, c.head, c.dropout_r)
             self.text_layer = EncoderLayer(dim, c.head, c.dropout_r)
         if c.zero_init_heads:
             for branch in self.children():
-                if isinstance(branch, VisionInstruction | LanguageCycle | EncoderLayer):
-                    nn.init.zeros_(branch.head.weight)
-                    nn.init.zeros_(branch.head.bias)
+                if isinstance(head := getattr(branch, "head", None), nn.Linear):
+                    nn.init.zeros_(head.weight)
+                    nn.init.zeros_(head.bias)
 
     def encode_image(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
         """Normalised pictures `[B, 3, H, W]` -> unit embeddings `[B, D]`; prior: of them, where it is there already."""
@@ -117,6 +119,8 @@ class PIR(nn.Module):
         v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
         with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
             if self.use_triplet_loss:
+                from models.baselines import triplet_loss
+
                 loss = triplet_loss(v, t, hardest=self.max_violation, gather_grad=self.gather_grad)
                 return {"loss_triplet": loss, "loss": loss}
             said = sentence if self.same_sentence_positives else None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.losses import gather
+from models.gathering import gather, own_places
 from tests.processes import run_on_processes
 from utils import processes
 
@@ -28,10 +28,10 @@ def job():
     leaf, shared = (torch.full((2, 2), rank + 1.0, requires_grad=True) for _ in range(2))
     # The gather comes last and its backward first; both summands are given the same tensor as their gradient.
     repeated = shared.repeat(3, 1)
-    gathered = gather(leaf, "full")
+    gathered = gather(leaf)
     (rank_weights(rank) * (gathered + repeated)).sum().backward()
-    local = torch.full((2, 2), 1.0, requires_grad=True)
-    (rank_weights(rank) * gather(local)).sum().backward()
+    uneven = rows_of(rank).float().requires_grad_()
+    (rank_weights(rank)[:5] * gather(uneven, COUNTS)).sum().backward()
     return {
         "rank": rank,
         "world": processes.world_size(),
@@ -41,9 +41,11 @@ def job():
         "uneven_floats": processes.gather_uneven(rows_of(rank, width=3).float() + 0.5),
         "uneven_numbers": processes.gather_uneven(torch.arange(COUNTS[rank]) + 10 * rank),
         "even": gathered.detach(),
-        "full_grad": leaf.grad,
+        "grad": leaf.grad,
         "shared_grad": shared.grad,
-        "local_grad": local.grad,
+        "uneven_rows": gather(rows_of(rank), COUNTS),
+        "uneven_places": own_places(rows_of(rank), COUNTS),
+        "uneven_grad": uneven.grad,
         "buffer": buffer_of(rank),
     }
 
@@ -78,16 +80,19 @@ def test_even_shares_are_gathered_in_rank_order(three):
         assert result["even"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
 
 
-def test_local_gather_keeps_this_ranks_slice_of_its_own_gradient(three):
-    for rank, result in enumerate(three):
-        assert torch.equal(result["local_grad"], rank_weights(rank)[2 * rank : 2 * rank + 2])
-
-
-def test_full_gather_sums_the_slice_over_ranks_and_leaves_other_gradients_alone(three):
+def test_a_gathered_rows_gradient_is_summed_over_processes_and_leaves_other_gradients_alone(three):
     everyones = sum(rank_weights(rank) for rank in range(3))
     for rank, result in enumerate(three):
-        assert torch.equal(result["full_grad"], everyones[2 * rank : 2 * rank + 2])
+        assert torch.equal(result["grad"], everyones[2 * rank : 2 * rank + 2])
         assert torch.equal(result["shared_grad"], rank_weights(rank).reshape(3, 2, 2).sum(dim=0))
+
+
+def test_uneven_rows_are_gathered_with_their_gradients(three):
+    everyones = sum(rank_weights(rank)[:5] for rank in range(3))
+    for result, place in zip(three, ([0, 1, 2], [], [3, 4]), strict=True):
+        assert result["uneven_rows"].tolist() == [[n, n] for n in (0, 1, 2, 20, 21)]
+        assert result["uneven_places"].tolist() == place
+        assert torch.equal(result["uneven_grad"], everyones[place])
 
 
 def test_every_process_gets_the_first_ones_buffers(three):
@@ -98,7 +103,7 @@ def test_alone_everything_is_this_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert processes.start("cpu") == torch.device("cpu")
     rows = torch.ones(2, 3, requires_grad=True)
-    assert gather(rows, "full") is rows and processes.gather_uneven(rows) is rows
+    assert gather(rows) is rows and processes.gather_uneven(rows) is rows
     assert (processes.rank(), processes.world_size(), processes.announced_world_size()) == (0, 1, 1)
     assert processes.is_main()
     processes.barrier()

@@ -1,4 +1,4 @@
-"""The three losses: recorded values and gradients, alone and over two processes, and each flaw switch."""
+"""The losses: recorded values and gradients, alone and over two processes, and each flaw switch."""
 
 import json
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.losses import affiliation_loss, class_centers, contrastive_loss, gather, triplet_loss
+from models.baselines import triplet_loss
+from models.gathering import gather
+from models.losses import affiliation_loss, class_centers, contrastive_loss
 from tests.processes import run_on_processes
 from utils import processes
 
@@ -164,83 +166,96 @@ def test_triplet_loss_counts_every_violation_or_the_hardest(batch):
 
 SETTINGS = [
     ("contrastive", "process", True),
+    ("sentences", "process", True),
     ("triplet", "process", True),
+    ("hardest", "process", True),
     ("affiliation", "process", True),
     ("affiliation", "global", True),
     ("affiliation", "global", False),
 ]
+SHARES = {1: None, 2: (7, 5), 3: (4, 4, 4), 4: (3, 4, 0, 5)}  # processes -> the rows of each of the batch of 12
 
 
-def loss_of(kind, scope, negatives, v, t, idx, label, temp, gather_grad):
-    if kind == "contrastive":
-        return contrastive_loss(v, t, temp, idx, gather_grad=gather_grad)
-    if kind == "triplet":
-        return triplet_loss(v, t, gather_grad=gather_grad)
-    options = {"center_scope": scope, "same_class_negatives": negatives}
-    return affiliation_loss(v, t, label, temp, **options, gather_grad=gather_grad)
+def loss_of(kind, scope, negatives, v, t, idx, label, temp, **options):
+    if kind in ("contrastive", "sentences"):
+        return contrastive_loss(v, t, temp, idx, label if kind == "sentences" else None, **options)
+    if kind in ("triplet", "hardest"):
+        return triplet_loss(v, t, hardest=kind == "hardest", **options)
+    options |= {"center_scope": scope, "same_class_negatives": negatives}
+    return affiliation_loss(v, t, label, temp, **options)
 
 
-def weights_and_gradient(setting, x, y, idx, label, gather_grad):
+def weights_and_gradient(setting, x, y, idx, label, **options):
     """The loss of a shared linear map on these rows, and what it gives the map and the temperature."""
     torch.manual_seed(1)
     weight, temp = torch.randn(16, 8).requires_grad_(), torch.tensor(0.1).requires_grad_()
     v, t = F.normalize(x @ weight, dim=1), F.normalize(y @ weight, dim=1)
-    loss = loss_of(*setting, v, t, idx, label, temp, gather_grad)
+    loss = loss_of(*setting, v, t, idx, label, temp, **options)
     gradient = torch.autograd.grad(loss, [weight, temp], allow_unused=True, materialize_grads=True)
     return loss.detach(), torch.cat([g.flatten() for g in gradient])
 
 
-def job(x, y, idx, label):
+def job(counts, x, y, idx, label):
     """This rank's rows under every setting: loss, and the mean of the gradient as DistributedDataParallel takes it."""
-    mine = slice(processes.rank() * len(x) // 2, (processes.rank() + 1) * len(x) // 2)
+    first = sum(counts[: processes.rank()])
+    mine = slice(first, first + counts[processes.rank()])
+    given = None if len(set(counts)) == 1 else counts
     results = {}
     for setting in SETTINGS:
         for gather_grad in ("local", "full"):
-            loss, own = weights_and_gradient(setting, x[mine], y[mine], idx[mine], label[mine], gather_grad)
+            loss, own = weights_and_gradient(
+                setting, x[mine], y[mine], idx[mine], label[mine], gather_grad=gather_grad, counts=given
+            )
             mean = gather(own[None]).detach().mean(dim=0)
             results["-".join(map(str, setting)), gather_grad] = (loss, mean)
     return results
 
 
 @pytest.fixture(scope="module")
-def two_processes():
-    """The batch, whose halves share their three labels, and `job`'s results on both ranks."""
+def batch_of_12():
+    """Rows of which three labels are in every share of three rows."""
     torch.manual_seed(0)
     x, y = torch.randn(12, 16), torch.randn(12, 16)
     y += 0.5 * x
-    idx, label = torch.randint(0, 5, (12,)), torch.arange(12) % 3
-    return (x, y, idx, label), run_on_processes(2, job, x, y, idx, label)
+    return x, y, torch.randint(0, 5, (12,)), torch.arange(12) % 3
+
+
+@pytest.fixture(scope="module", params=SHARES, ids=lambda count: f"{count} processes")
+def on_processes(request, batch_of_12):
+    """How many rows each process has, and `job`'s results on each."""
+    counts = SHARES[request.param] or (12,)
+    return counts, run_on_processes(request.param, job, counts, *batch_of_12)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(map(str, s)))
-def test_full_gather_means_to_the_gradient_of_the_global_loss_and_local_does_not(two_processes, setting):
-    batch, ranks = two_processes
-    alone = weights_and_gradient(setting, *batch, "local")
-    if setting == ("affiliation", "process", True):
-        alone = affiliation_with_centres_of_halves(*batch)
+def test_processes_with_their_own_rows_have_the_loss_and_gradient_of_the_whole_batch(
+    on_processes, batch_of_12, setting
+):
+    counts, ranks = on_processes
+    x, y, idx, label = batch_of_12
+    if setting == ("affiliation", "process", True):  # a class of one process is another than that of the next
+        label = label + 3 * torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    loss, gradient = weights_and_gradient(setting, x, y, idx, label)
     for rank in ranks:
-        for gather_grad in ("local", "full"):
-            loss, _ = rank["-".join(map(str, setting)), gather_grad]
-            torch.testing.assert_close(loss, alone[0], **NEAR)
-        full, local = (rank["-".join(map(str, setting)), gather_grad][1] for gather_grad in ("full", "local"))
-        torch.testing.assert_close(full, alone[1], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(local[-1], alone[1][-1], atol=1e-5, rtol=1e-4)  # a temperature is not gathered
-        # Each of the two ranks moves its own rows alone, and the mean halves that.
-        torch.testing.assert_close(local[:-1], alone[1][:-1] / 2, atol=1e-5, rtol=1e-4)
+        by_grad = {gather_grad: rank["-".join(map(str, setting)), gather_grad] for gather_grad in ("local", "full")}
+        for value, mean in by_grad.values():
+            torch.testing.assert_close(value, loss, **NEAR)
+            torch.testing.assert_close(mean[-1], gradient[-1], atol=1e-5, rtol=1e-4)  # a temperature's is never less
+        torch.testing.assert_close(by_grad["full"][1], gradient, atol=1e-5, rtol=1e-4)
+        # As released, a process moves its own rows alone, and the mean makes that 1/W.
+        torch.testing.assert_close(by_grad["local"][1][:-1], gradient[:-1] / len(counts), atol=1e-5, rtol=1e-4)
 
 
-def affiliation_with_centres_of_halves(x, y, idx, label):
-    """One process's loss and gradient with the classes of the two halves told apart."""
-    torch.manual_seed(1)
-    weight, temp = torch.randn(16, 8).requires_grad_(), torch.tensor(0.1).requires_grad_()
-    v, t = F.normalize(x @ weight, dim=1), F.normalize(y @ weight, dim=1)
-    halves = label + 3 * (torch.arange(12) >= 6)
-    loss = affiliation_loss(v, t, halves, temp)
-    gradient = torch.autograd.grad(loss, [weight, temp])
-    return loss.detach(), torch.cat([g.flatten() for g in gradient])
+def test_every_process_has_the_same_loss_to_the_last_digit(on_processes):
+    _, (first, *others) = on_processes
+    for other in others:
+        assert {key: loss.item() for key, (loss, _) in other.items()} == {
+            key: loss.item() for key, (loss, _) in first.items()
+        }
 
 
-def test_centers_of_a_process_differ_from_global_ones(two_processes):
-    _, ranks = two_processes
+@pytest.mark.parametrize("on_processes", [2], indirect=True)
+def test_centers_of_a_process_differ_from_global_ones(on_processes):
+    _, ranks = on_processes
     by_scope = [ranks[0][f"affiliation-{scope}-True", "local"][0] for scope in ("process", "global")]
     assert abs(by_scope[0] - by_scope[1]) > 1e-3

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from models import build_model, pir
+from models import baselines, build_model, pir
+from models.baselines import triplet_loss
 from models.heads import most_believed
-from models.losses import affiliation_loss, contrastive_loss, triplet_loss
+from models.losses import affiliation_loss, contrastive_loss
 from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
@@ -351,7 +352,7 @@ def test_the_configs_flaw_switches_reach_the_losses(tiny_config, images, ids, mo
 
     monkeypatch.setattr(pir, "contrastive_loss", recorded)
     monkeypatch.setattr(pir, "affiliation_loss", recorded)
-    monkeypatch.setattr(pir, "triplet_loss", recorded)
+    monkeypatch.setattr(baselines, "triplet_loss", recorded)
     switches = {"gather_grad": "full", "center_scope": "global", "same_class_negatives": False}
     for values in (switches, {}, {"gather_grad": "full", "use_affil_loss": False, "use_triplet_loss": True}):
         tiny_model(tiny_config(is_baseline=True, **values))(images, ids, idx=IDX, label=LABEL)

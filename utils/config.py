@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.config_checks import impossible
-from utils.errors import InputError, listed, warn
-from utils.exported import config_values
+from utils.errors import InputError, listed
 from utils.files import read_json
 from utils.output import BEST, CONFIG, EXPORTED_CONFIG
 from utils.typed import (
@@ -222,33 +221,22 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
     Raises InputError in one line for a missing or broken file, an unknown key, a value of the wrong kind. Of a config
     that came with a checkpoint unknown keys are another program's: they are left aside, with a warning.
     """
-    values = config_values(file) if Path(file).name == EXPORTED_CONFIG else read_based_yaml(file)
+    if Path(file).name == EXPORTED_CONFIG:
+        from utils.exported import config_values  # a folder in Hugging Face's style, which few are
+
+        values = config_values(file)
+    else:
+        values = read_based_yaml(file)
     if Path(file).name == CONFIG and Path(file).with_name(BEST).exists():
-        values, foreign = _without_foreign_keys(values)
-        if foreign:
-            warn(f"{file} has keys that this program does not know, left aside: {', '.join(foreign)}")
+        from utils.exported import known_values
+
+        values = known_values(values, Config, {"optimizer": OptimizerConfig, "schedular": SchedularConfig}, file)
     for override in overrides or []:
         key = override.partition(".")[0]
         if key in SIZE_FILES and isinstance(named := values.get(key, SIZE_FILES[key]), str):
             values[key] = _sizes_in(named, key)  # so that one size can be overridden, `text_config.hidden_size=8`
         apply_override(values, override)
     return config_from_dict(values)
-
-
-def _without_foreign_keys(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values under keys that a config has, and the names of the others."""
-    kept, foreign = {}, []
-    nested: dict[str, Any] = {"optimizer": OptimizerConfig, "schedular": SchedularConfig}
-    for key, value in values.items():
-        if key not in Config.__dataclass_fields__:
-            foreign.append(str(key))
-        elif key in nested and isinstance(value, dict):
-            known = nested[key].__dataclass_fields__
-            kept[key] = {inner: value[inner] for inner in value if inner in known}
-            foreign += [f"{key}.{inner}" for inner in value if inner not in known]
-        else:
-            kept[key] = value
-    return kept, foreign
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:

@@ -1,9 +1,13 @@
-"""The `config.json` of an exported folder, which is in Hugging Face's style: config, weights and tokenizer together."""
+"""Configs that came with weights: an exported folder's `config.json`, another program's keys in a run's config.
 
+An exported folder is in Hugging Face's style: config, weights and tokenizer together.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError, shown
+from utils.errors import InputError, shown, warn
 from utils.files import read_json
 from utils.output import EXPORTED_CONFIG
 
@@ -32,6 +36,24 @@ def config_values(file: str | Path) -> dict[str, Any]:
             f"{file} has format {shown(values.get('pir_format'))}, this program reads {FORMAT}: take its own version"
         )
     return {key: value for key, value in values.items() if key not in ABOUT} | {"tokenizer": str(Path(file).parent)}
+
+
+def known_values(values: Mapping[str, Any], known: Any, nested: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    """The values whose keys are fields of the dataclass `known`, or of those nested in it; of the others it warns."""
+    kept: dict[str, Any] = {}
+    foreign: list[str] = []
+    for key, value in values.items():
+        if key not in known.__dataclass_fields__:
+            foreign.append(str(key))
+        elif key in nested and isinstance(value, dict):
+            inner = nested[key].__dataclass_fields__
+            kept[key] = {name: value[name] for name in value if name in inner}
+            foreign += [f"{key}.{name}" for name in value if name not in inner]
+        else:
+            kept[key] = value
+    if foreign:
+        warn(f"{file} has keys that this program does not know, left aside: {', '.join(foreign)}")
+    return kept
 
 
 def _model_type(values: Any) -> Any:
