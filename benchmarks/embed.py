@@ -2,10 +2,10 @@
 
     python benchmarks/embed.py [--output embed.json] [--override precision=auto] [--captions rsicd_test.json]
 
-Both embed the same pictures, decoded before, in the config's test batches, and the same captions, with the same random
-weights. Plain is timm's and transformers' encoders with PIR's heads, eager in float32; captions in the order given, each
-as often as it is there, padded to the longest of its batch and masked. Ours is `models.embedder`, with `mask_padding`
-since only then are captions grouped. Both are in one process with the environment that `run.py` gives.
+Both embed the same pictures, decoded before, and the same captions, with the same random weights, in the config's test
+batches. Plain is timm's and transformers' encoders with PIR's heads, eager in float32; captions are in the order given,
+each as often as it is there, padded to the longest of its batch and masked. Ours is `models.embedder`, with
+`mask_padding`, without which captions are not grouped. Both are in one process, in the environment that `run.py` gives.
 `images_ratio` and `texts_ratio`: how many times as many a second are ours, the median of the rounds.
 
 Captions are drawn as long and as often repeated as in RSICD's test split (see `drawn_captions`), or those of an
@@ -16,7 +16,6 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -190,10 +189,11 @@ def plain_head(plain: PlainEncoders, model: PIR, images: Tensor) -> Tensor:
 def plain_texts(plain: PlainEncoders, embedder: Embedder, captions: Sequence[str]) -> Tensor:
     """Captions -> unit embeddings `[N, D]`."""
     model, c = embedder.model, embedder.config
-    tokenize = partial(embedder.tokenizer, padding="longest", truncation=True, max_length=c.max_tokens)
+    cut: dict[str, Any] = {"padding": "longest", "truncation": True, "max_length": c.max_tokens}
     rows = []
     for start in range(0, len(captions), c.batch_size_test_text):
-        words = tokenize(list(captions[start : start + c.batch_size_test_text]), return_tensors="pt")
+        batch = list(captions[start : start + c.batch_size_test_text])
+        words = embedder.tokenizer(batch, return_tensors="pt", **cut)
         ids, mask = words.input_ids, words.attention_mask
         tokens = model.text_proj(plain.text(ids, attention_mask=mask).last_hidden_state)
         summary = model.text_encoder.summary(tokens, mask)

@@ -1,6 +1,7 @@
 """A config's encoders as anyone takes them from timm and transformers: eager, float32, without a measure of ours."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import timm
 import torch
@@ -8,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from models.backbones import vit_small
+from models.backbones import TimmModel, vit_small
 from models.pir import PIR
 from utils.config import Config
 from utils.errors import InputError
@@ -18,7 +19,7 @@ from utils.errors import InputError
 class PlainEncoders:
     """Of the released config: Swin-T, ResNet-50 and BERT-base, without classifier and pooler, random weights."""
 
-    vision: nn.Module
+    vision: TimmModel
     prior: nn.Module | None  # None where the config has no VIR
     text: nn.Module
 
@@ -76,4 +77,4 @@ def plain_encoders(config: Config) -> PlainEncoders:
         raise InputError(f"text_config: the benchmarks compare with BERTs, and this is {kind}")
     words.pop("model_type", None)
     text = AutoModel.from_config(AutoConfig.for_model(kind, **words), add_pooling_layer=False)
-    return PlainEncoders(vision, prior, text)
+    return PlainEncoders(cast(TimmModel, vision), prior, text)
