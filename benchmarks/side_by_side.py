@@ -13,27 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import profile
+from torch.profiler import profile as torch_profile
 
 from utils.arguments import OneLineParser, named_path
 from utils.errors import InputError
 from utils.launch import CPU_SETTINGS, processes_for
 from utils.logs import write_json
 from utils.memory import peak_bytes
-from utils.plots import png_figure
 
 Times = dict[str, list[float]]  # of each way, one a round
 FLAGS = ("avx2", "avx512_bf16", "amx_bf16")  # of a processor, that decide how fast a step is
 
 
-def parser_of(script: str, description: str | None, *, repeats: int) -> argparse.ArgumentParser:
-    """A parser of the arguments that all have; a script adds its own."""
+def parser_of(script: str, description: str | None, *, repeats: int, profile: bool = True) -> argparse.ArgumentParser:
+    """A parser of the arguments that all have; a script adds its own. profile: whether torch has something to see."""
     parser = OneLineParser(script, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(script=script)
     add = parser.add_argument
     add("--repeats", type=int, default=repeats, help=f"of each way, in turns ({repeats})")
     add("--output", type=named_path, metavar="FILE.json", help="write the figures there, and beside them a picture")
-    add("--profile", action="store_true", help="leave a trace of torch's profiler beside --output, or here")
+    if profile:
+        add("--profile", action="store_true", help="leave a trace of torch's profiler beside --output, or here")
     return parser
 
 
@@ -60,9 +60,16 @@ def read(parser: argparse.ArgumentParser, arguments: list[str] | None, *counts: 
 
 
 def in_turns(
-    ways: Mapping[str, Callable[[], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+    ways: Mapping[str, Callable[[], object]],
+    repeats: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    after: Callable[[], None] = lambda: None,
 ) -> Times:
-    """The seconds of each way in each of `repeats` rounds, by `clock`; one round before them warms up."""
+    """The seconds of each way in each of `repeats` rounds, by `clock`; one round before them warms up.
+
+    after: called when a way's time was taken, to clear up what it left.
+    """
     times: Times = {name: [] for name in ways}
     for number in range(repeats + 1):
         for name, way in ways.items():
@@ -70,6 +77,7 @@ def in_turns(
             way()
             if number:
                 times[name].append(clock() - started)
+            after()
     return times
 
 
@@ -154,6 +162,8 @@ def report(
 
 def draw_bars(file: Path, spreads: Mapping[str, list[float]], title: str) -> None:
     """A bar a way, as long as its median, with a line from the least to the greatest."""
+    from utils.plots import png_figure  # here, as a process whose memory is measured has no use for matplotlib
+
     names, medians = [*spreads], [median for _, median, _ in spreads.values()]
     below = [median - least for least, median, _ in spreads.values()]
     above = [greatest - median for _, median, greatest in spreads.values()]
@@ -174,7 +184,7 @@ def trace_file(args: argparse.Namespace, name: str) -> Path:
 
 def profiled(way: Callable[[], object], file: Path) -> str:
     """Do it once under torch's profiler, leave the trace, and give the ten operators that took longest as a table."""
-    with profile() as profiler:
+    with torch_profile() as profiler:
         way()
     profiler.export_chrome_trace(str(file))
     table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40)

@@ -54,7 +54,6 @@ from Retrieval import start_training  # noqa: E402
 from utils.config import Config, config_from_dict, config_from_file  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.launch import TASKS  # noqa: E402
-from utils.plots import png_figure  # noqa: E402
 from utils.processes import bf16_used  # noqa: E402
 from utils.training import Run, train_epoch  # noqa: E402
 
@@ -137,6 +136,8 @@ def grow(args: argparse.Namespace) -> dict[str, dict[int, dict[str, Any]]]:
 
 def draw_growth(file: Path, growth: dict[str, dict[int, dict[str, Any]]]) -> None:
     """Median seconds of both sides over the sizes of a batch and of a caption."""
+    from utils.plots import png_figure  # here, as the sides' processes have no use for matplotlib
+
     with png_figure(file, 8, 3, dpi=150) as figure:
         for axes, (kind, of_size) in zip(figure.subplots(1, len(growth)), growth.items(), strict=True):
             for side in (OURS, FLOOR):
