@@ -49,7 +49,7 @@ from dataset.captions import clean_caption  # noqa: E402
 from dataset.tokenizer import load_tokenizer  # noqa: E402
 from models.build import build_model  # noqa: E402
 from models.embedder import Embedder, pixels_of  # noqa: E402
-from models.encoders import PICTURE_MEAN, PICTURE_STD  # noqa: E402
+from models.encoders import PICTURE_MEAN, PICTURE_STD, PictureEncoder  # noqa: E402
 from models.pir import PIR  # noqa: E402
 from utils.config import config_from_file  # noqa: E402
 from utils.config_checks import MAX_PICTURE_TOKENS  # noqa: E402
@@ -175,14 +175,20 @@ def plain_images(plain: PlainEncoders, embedder: Embedder, pictures: Sequence[nd
 
 def plain_head(plain: PlainEncoders, model: PIR, images: Tensor) -> Tensor:
     """Normalised pictures `[B, 3, S, S]` -> unit embeddings `[B, D]` by the plain encoders and PIR's picture side."""
-    tokens = model.vision_encoder.tokens_of(plain.vision.forward_features(images))
+    tokens = model.vision_encoder.tokens_of(plain.vision.forward_features(as_pretrained(images, model.vision_encoder)))
     tokens = model.vision_proj(tokens)[:, :MAX_PICTURE_TOKENS]
     summary = tokens[:, 0]
     if plain.prior:
-        summary = summary + model.vision_instruction(tokens, model.conv_proj(plain.prior(images)).unsqueeze(1))
+        instruction = model.conv_proj(plain.prior(as_pretrained(images, model.instruction_encoder)))
+        summary = summary + model.vision_instruction(tokens, instruction.unsqueeze(1))
     if model.use_tel:
         summary = summary + model.vision_layer(tokens)
     return F.normalize(summary, dim=-1)
+
+
+def as_pretrained(images: Tensor, encoder: PictureEncoder) -> Tensor:
+    """Pictures in the normalisation that an encoder of ours takes."""
+    return images * encoder.scale + encoder.shift if encoder.own_normalisation else images
 
 
 @torch.inference_mode()

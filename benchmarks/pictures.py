@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(profiled(ways["train"], trace_file(args, "train")))
     milliseconds = {name: [seconds / len(files) * 1e3 for seconds in of] for name, of in times.items()}
     figures = {**ratios(times), "pictures": len(files)}
-    report(args, figures, milliseconds, title=f"{len(files)} pictures, each", unit="milliseconds")
+    report(args, figures, milliseconds, title=f"A picture of {len(files)}", unit="milliseconds")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -23,9 +23,16 @@ def config(tmp_path):
     return file
 
 
-def test_the_plain_way_and_ours_give_the_same_embeddings(config):
+TIMM = ["vision_config={backbone: mobilenetv3_small_050}", "prior_normalisation=own", "filter_size=8"]
+TIMM += ["text_summary=mean", "use_lca=False"]
+
+
+@pytest.mark.parametrize("overrides", [[], TIMM], ids=["swin", "with stages in common"])
+def test_the_plain_way_and_ours_give_the_same_embeddings(config, overrides):
     captions = embed.drawn_captions(30)
-    embedder, plain = embed.made(embed.parse(["--config", str(config)]), captions)
+    given = [part for override in overrides for part in ("--override", override)]
+    embedder, plain = embed.made(embed.parse(["--config", str(config), *given]), captions)
+    assert bool(embedder.model.common_stages) == bool(overrides)
     size = embedder.config.image_res
     pictures = [*np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)]
     ours, theirs = embedder.image_embeddings(pictures), embed.plain_images(plain, embedder, pictures)
