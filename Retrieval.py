@@ -30,7 +30,6 @@ from models.released import load_released, released_state_dict
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
-from utils.announce import announce
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
@@ -44,6 +43,7 @@ from utils.training import Run, keep_evaluation, start_run, train
 def main() -> None:
     """Train and measure the best epoch on the test split, or with --evaluate only measure a checkpoint."""
     from dataset import skipping, start_checks  # here, as who imports this script's parts has no use for them
+    from utils.announce import announce
     from utils.arguments import retrieval_arguments
 
     args = retrieval_arguments()
@@ -157,20 +157,28 @@ def train_model(
     Writes `config.yaml`, and each epoch `checkpoint_best.pth` (when it is), a line of `log.txt`, curves and
     `resume.pth`; at the end `checkpoint_{last}.pth`.
     """
-    c, model = run.config, embedder.model
+    c = run.config
     if c.select_on == "test":
         say("warning: the best epoch is chosen on the test split, as released; 'select_on: val' does not")
-    optimizer = create_optimizer(c.optimizer, model)
     steps = math.ceil(loader.entries / (run.config.batch_size_train * processes.world_size()))
-    scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps)
-    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
-    task = RetrievalTask(run, embedder, evaluation_set)
+    task, state = start_training(run, embedder, steps, evaluation_set)
     if loader.workers_matter:
         identity = {**identity, "num_workers": c.num_workers}
     train(task, state, loader, run, identity)
     if processes.is_main():
         task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
     return state
+
+
+def start_training(
+    run: Run[Config], embedder: Embedder, steps_per_epoch: int, evaluation_set: EvaluationSet
+) -> tuple["RetrievalTask", TrainState[PIR]]:
+    """What the training loop takes for the embedder's model, before the first step."""
+    c, model = run.config, embedder.model
+    optimizer = create_optimizer(c.optimizer, model)
+    scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps_per_epoch)
+    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
+    return RetrievalTask(run, embedder, evaluation_set), state
 
 
 def identity_of(config: Config, given: str | None) -> dict[str, str | None]:

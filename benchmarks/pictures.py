@@ -1,22 +1,20 @@
 """Pictures a second on one core, against the same transforms written one Pillow call after another.
 
-    python benchmarks/pictures.py [--output ratios.json] [--images FOLDER] [--pictures N]
+    python benchmarks/pictures.py [--output pictures.json] [--images FOLDER] [--pictures N]
 
 Every form decodes JPEGs of 224 by 224 (drawn here, or the first N of FOLDER), transforms them and stacks batches, as a
-loader's worker does; they take turns for many rounds in one process and one thread, and the ratio is the median over
-the rounds, in processor time. The plain form gives float32 normalised, as the released code does; ours uint8, since
+loader's worker does; they take turns in one process and one thread, and the ratio is the median over the rounds, in
+processor time. The plain form gives float32 normalised, as the released code does; ours uint8, since
 the device normalises (`normalise` is what that takes where the device is this processor). `alone` leaves out the
 stacking, where four times the bytes cost the plain form most.
 """
 
 import argparse
 import random
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from operator import truediv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +29,16 @@ from torchvision.transforms import InterpolationMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.side_by_side import (  # noqa: E402
+    Times,
+    in_turns,
+    parser_of,
+    profiled,
+    ratio,
+    read,
+    report,
+    trace_file,
+)
 from dataset.annotations import TrainRecord  # noqa: E402
 from dataset.cache import PictureCache  # noqa: E402
 from dataset.drawn.grammar import scene_at  # noqa: E402
@@ -48,35 +56,31 @@ from dataset.transforms import (  # noqa: E402
 from models.encoders import PICTURE_MEAN, PICTURE_STD, normalise  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.files import PICTURE_FORMATS  # noqa: E402
-from utils.logs import write_json  # noqa: E402
 
-SIZE, BATCH, SECONDS, FILL = 224, 64, 40, (128, 128, 128)
+SIZE, BATCH, FILL = 224, 64, (128, 128, 128)
 
 
-def main() -> None:
-    """Measure, print and write the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON to write the ratios to")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="JPEGs to measure on (default: drawn ones)")
-    parser.add_argument("--pictures", type=int, default=128, metavar="N", help="how many (default: 128)")
-    args = parser.parse_args()
-    if args.pictures < 1:
-        raise InputError(f"--pictures {args.pictures}: give 1 or more")
-    if args.output and not args.output.parent.is_dir():
-        raise InputError(f"--output {args.output}: there is no folder {args.output.parent}")
-    print(f"measuring for about {SECONDS} seconds", flush=True)
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, and write where asked."""
+    args = parse(arguments)
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         files = found(args.images, args.pictures) if args.images else drawn(Path(folder), args.pictures)
-        milliseconds = measure(forms(files, Path(folder)), len(files), SECONDS)
-    figures = ratios(milliseconds)
-    medians = {name: round(statistics.median(times), 4) for name, times in milliseconds.items()}
-    for name, value in medians.items():
-        print(f"{name:28} {value:7.3f} ms a picture")
-    for name, value in figures.items():
-        print(f"{name:28} {value:7.2f} times the plain form")
-    if args.output:
-        write_json(args.output, figures | {"pictures": len(files), "milliseconds": medians})
+        ways = forms(files, Path(folder))
+        times = in_turns(ways, args.repeats, clock=time.process_time)
+        if args.profile:
+            print(profiled(ways["train"], trace_file(args, "train")))
+    milliseconds = {name: [seconds / len(files) * 1e3 for seconds in of] for name, of in times.items()}
+    figures = {**ratios(times), "pictures": len(files)}
+    report(args, figures, milliseconds, title=f"A picture of {len(files)}", unit="milliseconds")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = parser_of("pictures.py", __doc__, repeats=15)
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="JPEGs to measure on (default: drawn ones)")
+    parser.add_argument("--pictures", type=int, default=128, metavar="N", help="how many (128)")
+    return read(parser, arguments, "pictures")
 
 
 def found(folder: Path, count: int) -> list[str]:
@@ -145,21 +149,7 @@ def consumed(pictures: Iterable[Tensor]) -> None:
         pass
 
 
-def measure(named: dict[str, Callable[[], object]], pictures: int, seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of processor time a picture, of each form in each round, the first (to warm up) left out."""
-    times: dict[str, list[float]] = {name: [] for name in named}
-    started, rounds = time.monotonic(), 0
-    while rounds < 4 or (rounds < 31 and time.monotonic() - started < seconds):
-        for name, form in named.items():
-            before = time.process_time()
-            form()
-            if rounds:
-                times[name].append((time.process_time() - before) / pictures * 1e3)
-        rounds += 1
-    return times
-
-
-def ratios(milliseconds: dict[str, list[float]]) -> dict[str, float]:
+def ratios(times: Times) -> dict[str, float]:
     """How many times as fast as the plain form of its kind each is: the median over the rounds."""
     plain_of = {
         "train": ("train", "train_cache", "train_shards"),
@@ -167,11 +157,7 @@ def ratios(milliseconds: dict[str, list[float]]) -> dict[str, float]:
         "train_alone": ("train_alone",),
         "evaluation_alone": ("evaluation_alone",),
     }
-    return {
-        name: round(statistics.median(map(truediv, milliseconds[f"plain {kind}"], milliseconds[name])), 2)
-        for kind, names in plain_of.items()
-        for name in names
-    }
+    return {name: ratio(times, f"plain {kind}", name) for kind, names in plain_of.items() for name in names}
 
 
 # ---- the plain form ----

@@ -11,10 +11,8 @@ the bare product the ranks from embeddings take (`over_product`), and the most m
 """
 
 import argparse
-import multiprocessing
-import statistics
+import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,19 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from utils.arguments import OneLineParser, named_path  # noqa: E402
-from utils.errors import InputError, run_cli  # noqa: E402
-from utils.logs import write_json  # noqa: E402
-from utils.memory import peak_bytes  # noqa: E402
+from benchmarks.side_by_side import (  # noqa: E402
+    Times,
+    in_turns,
+    own_process,
+    parser_of,
+    peak_mb,
+    profiled,
+    ratio,
+    read,
+    report,
+    trace_file,
+)
+from utils.errors import run_cli  # noqa: E402
 from utils.metrics import retrieval_metrics, retrieval_ranks  # noqa: E402
 
 CAPTIONS = 5  # a picture
@@ -40,35 +47,27 @@ ROWS = 512  # of the bare product held at once
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write where asked."""
     args = parse(arguments)
-    with multiprocessing.get_context("spawn").Pool(1) as process:  # counting alone, for its memory
-        peak_mb = process.apply(counted_peak_mb, (args.pictures, args.dim))
-    figures = measure(args.pictures, args.dim, args.repeats, by_sorting=args.pictures <= args.sorted_up_to)
-    figures |= {"peak_mb": peak_mb}
-    for name, value in figures.items():
-        print(f"{name:12} {value}")
-    if args.output:
-        write_json(args.output, figures)
+    with own_process(os.environ) as call:  # counting alone, for its memory
+        peak = call(counted_peak_mb, args.pictures, args.dim)
+    figures, times = measure(args.pictures, args.dim, args.repeats, by_sorting=args.pictures <= args.sorted_up_to)
+    if args.profile:
+        ranked = embeddings(args.pictures, args.dim)
+        print(profiled(lambda: retrieval_ranks(*ranked), trace_file(args, "ranks")))
+    report(args, figures | {"peak_mb": peak}, times, title=f"Ranks of {args.pictures} pictures, five captions each")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser("rank.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("rank.py", __doc__, repeats=5)
     add = parser.add_argument
     add("--pictures", type=int, default=1093, help="with five captions each (1093, as RSICD's test split)")
     add("--dim", type=int, default=512, help="numbers of an embedding (512)")
-    add("--repeats", type=int, default=5, help="of each way, in turns (5)")
     add("--sorted_up_to", type=int, default=5000, metavar="PICTURES", help="with more, sorting is left out (5000)")
-    add("--output", type=named_path, metavar="FILE", help="write the figures as JSON")
-    args = parser.parse_args(arguments)
-    if min(args.pictures, args.dim, args.repeats) < 1:
-        raise InputError("--pictures, --dim and --repeats: give 1 or more")
-    if args.output and not args.output.parent.is_dir():
-        raise InputError(f"--output {args.output}: there is no folder {args.output.parent}")
-    return args
+    return read(parser, arguments, "pictures", "dim")
 
 
-def measure(pictures: int, dim: int, repeats: int, *, by_sorting: bool) -> dict[str, Any]:
-    """Seconds of each way as [least, median, greatest], and their ratios."""
+def measure(pictures: int, dim: int, repeats: int, *, by_sorting: bool) -> tuple[dict[str, Any], Times]:
+    """The ratios, and the seconds of each way."""
     images, texts, own = embeddings(pictures, dim)
     ways: dict[str, Callable[[], Any]] = {
         "product": lambda: product(images, texts),
@@ -78,18 +77,11 @@ def measure(pictures: int, dim: int, repeats: int, *, by_sorting: bool) -> dict[
         scores, of_text = images @ texts.T, np.array(own)
         ways["sorting"] = lambda: sorted_ranks(scores.numpy(), of_text)
         ways["counting"] = lambda: retrieval_metrics(scores, own)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - started)
-    median = {name: statistics.median(of) for name, of in times.items()}
+    times = in_turns(ways, repeats)
     figures: dict[str, Any] = {"pictures": pictures, "captions": len(texts), "dim": dim}
-    figures |= {name: [round(x, 4) for x in (min(of), median[name], max(of))] for name, of in times.items()}
     if by_sorting:
-        figures["ratio"] = round(median["sorting"] / median["counting"], 2)
-    return figures | {"over_product": round(median["ranks"] / median["product"], 2)}
+        figures["ratio"] = ratio(times, "sorting", "counting")
+    return figures | {"over_product": ratio(times, "ranks", "product")}, times
 
 
 def embeddings(pictures: int, dim: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -120,7 +112,7 @@ def sorted_ranks(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.nd
 def counted_peak_mb(pictures: int, dim: int) -> int:
     """The most memory of a process that makes the embeddings and counts, in MB."""
     retrieval_ranks(*embeddings(pictures, dim))
-    return round(peak_bytes() / 1e6)
+    return peak_mb()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The picture benchmark: what it writes, and that both forms it compares make the same pictures."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -13,18 +12,17 @@ from models.encoders import normalise
 from utils.errors import InputError
 
 
-def measured(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["pictures.py", *map(str, arguments)])
-    monkeypatch.setattr(pictures, "SECONDS", 0)
-    pictures.main()
+def measured(*arguments):
+    pictures.main([*map(str, arguments), "--repeats", "2"])
 
 
-def test_the_ratios_are_printed_and_written(monkeypatch, capsys, tmp_path):
-    measured(monkeypatch, "--pictures", 3, "--output", tmp_path / "ratios.json")
+def test_the_ratios_are_printed_and_written(capsys, tmp_path):
+    measured("--pictures", 3, "--output", tmp_path / "ratios.json")
     written = json.loads((tmp_path / "ratios.json").read_text())
     named = {"train", "evaluation", "train_cache", "evaluation_cache", "train_shards"}
     assert named <= set(written) and all(written[name] > 0 for name in named) and written["pictures"] == 3
-    assert f"{written['train']:7.2f} times the plain form" in capsys.readouterr().out
+    assert f"{'train':28} {written['train']}" in capsys.readouterr().out
+    assert written["milliseconds"].keys() > named and (tmp_path / "ratios.png").exists()
 
 
 def test_a_ratio_is_the_median_of_those_within_a_round():
@@ -34,17 +32,17 @@ def test_a_ratio_is_the_median_of_those_within_a_round():
     assert pictures.ratios(times) | {"train": 5.0, "evaluation": 2.0, "train_alone": 12.0} == pictures.ratios(times)
 
 
-def test_it_measures_on_pictures_of_ones_own_too(monkeypatch, tmp_path):
+def test_it_measures_on_pictures_of_ones_own_too(tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
     with pytest.raises(InputError, match="holds no JPEG"):
-        measured(monkeypatch, "--images", folder)
-    with pytest.raises(InputError, match="--pictures 0"):
-        measured(monkeypatch, "--pictures", 0)
+        measured("--images", folder)
+    with pytest.raises(InputError, match="--pictures, --repeats: give 1 or more"):
+        measured("--pictures", 0)
     with pytest.raises(InputError, match="no folder"):
-        measured(monkeypatch, "--output", tmp_path / "nowhere" / "ratios.json")
+        measured("--output", tmp_path / "nowhere" / "ratios.json")
     pictures.drawn(folder, 3)
-    measured(monkeypatch, "--images", folder, "--pictures", 2, "--output", tmp_path / "ratios.json")
+    measured("--images", folder, "--pictures", 2, "--output", tmp_path / "ratios.json")
     assert json.loads((tmp_path / "ratios.json").read_text())["pictures"] == 2
 
 

@@ -26,6 +26,7 @@ def test_the_figures_are_printed_and_written(tmp_path, capsys, sorting):
     figures, printed = json.loads(output.read_text()), capsys.readouterr().out
     assert figures["pictures"] == 30 and figures["captions"] == 150 and figures["peak_mb"] > 50
     assert figures["over_product"] > 0
+    assert figures["seconds"].keys() >= {"product", "ranks"} and output.with_suffix(".png").exists()
     assert ("ratio" in figures) == sorting == ("sorting" in printed)
 
 
