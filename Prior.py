@@ -35,7 +35,7 @@ from utils.errors import InputError, run_cli
 from utils.files import file_checksum
 from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
-from utils.train_state import TrainState, averaged
+from utils.train_state import TrainState, averaged, gradient_scaler
 from utils.training import Run, keep_evaluation, start_run, train
 
 
@@ -130,7 +130,8 @@ def train_classifier(
     c = run.config
     optimizer = create_optimizer(c.optimizer, model)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=len(loader))
-    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
+    scaler = gradient_scaler(run.device, run.autocast)
+    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler, scaler=scaler)
     # A folder of pictures that has changed is another split, with validation pictures in training.
     train(SceneTask(run, model, scenes), state, loader, run, {"the pictures found": fingerprint(scenes)})
     return state
@@ -157,7 +158,7 @@ class SceneTask:
         """The loss of a batch to minimise; it and this process's top-1 are logged."""
         images = normalise(batch.images.to(self.run.device, non_blocking=True))  # [B, 3, H, W]
         labels = batch.labels.to(self.run.device, non_blocking=True)
-        with torch.autocast(self.run.device.type, torch.bfloat16, enabled=self.run.bf16):
+        with torch.autocast(self.run.device.type, self.run.autocast, enabled=self.run.autocast is not None):
             scores = self.model(images).float()  # [B, C]
         loss = F.cross_entropy(scores, labels, label_smoothing=self.run.config.label_smoothing)
         top1 = 100 * (scores.argmax(dim=1) == labels).float().mean()
@@ -201,7 +202,7 @@ def evaluate(run: Run[PriorConfig], model: SceneClassifier, pictures: Sequence[L
     labels = torch.tensor([picture.label for picture in pictures], device=run.device)
     matrix = torch.zeros(classes, classes, dtype=torch.long, device=run.device)
     for positions, images in progress(loader, len(loader), f"classifying {split}"):
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
+        with torch.autocast(run.device.type, run.autocast, enabled=run.autocast is not None):
             scores = model(normalise(images.to(run.device, non_blocking=True)))  # [b, C]
         if not scores.isfinite().all():
             raise InputError("scores are not all finite: the weights are damaged or training diverged")

@@ -36,7 +36,7 @@ from utils.files import file_checksum
 from utils.logs import say, write_json
 from utils.metrics import recall, retrieval_ranks
 from utils.results import Measured, write_arrays
-from utils.train_state import TrainState, averaged
+from utils.train_state import TrainState, averaged, gradient_scaler
 from utils.training import Run, keep_evaluation, start_run, train
 
 
@@ -61,12 +61,16 @@ def main() -> None:
         cache = PictureCache(args.cache, config.image_root, rule, skip_bad=config.on_bad_picture == "skip")
     tokenizer = configured_tokenizer(config, download=args.download)
     load = cache.load if cache else partial(pixels_of, rule=rule)
-    embedder = Embedder(model, config, tokenizer, run.device, run.bf16, load, config.num_workers)
+    embedder = Embedder(model, config, tokenizer, run.device, run.autocast, load, config.num_workers)
     sets = {"test": read_evaluation(config.test_file, config.image_root)}
     pictures = list(sets["test"].images)
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
+    if config.compile:
+        from models.compiling import compile_encoders  # for those who ask for it
+
+        compile_encoders(model, run.device)
     # Shards hold their own captions and are read as training goes.
     records = [] if args.evaluate or config.trains_from_shards else read_train(**config.training_files, say=say)
     if not args.evaluate:
@@ -177,7 +181,8 @@ def start_training(
     c, model = run.config, embedder.model
     optimizer = create_optimizer(c.optimizer, model)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps_per_epoch)
-    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
+    scaler = gradient_scaler(run.device, run.autocast)
+    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler, scaler=scaler)
     return RetrievalTask(run, embedder, evaluation_set), state
 
 
@@ -216,7 +221,7 @@ class RetrievalTask:
         ids, mask = (x.to(device, non_blocking=True) for x in (batch.ids, batch.attention_mask))
         idx, sentence = (x.to(device, non_blocking=True) for x in (batch.idx, batch.sentence))
         label = None if batch.label is None else batch.label.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.bf16):
+        with torch.autocast(device.type, self.run.autocast, enabled=self.run.autocast is not None):
             losses = self.model(images, ids, mask, idx=idx, label=label, sentence=sentence)
         return losses.pop("loss"), losses
 

@@ -27,4 +27,4 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module) -> AdamW:
         if parameter.requires_grad:
             undecayed = any(part in name for part in NO_DECAY)
             groups[2 * (name in multiplied) + undecayed]["params"].append(parameter)
-    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8)
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8, fused=True)

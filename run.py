@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.annotations import read_evaluation, read_train
 from dataset.shards import read_shards
 from utils.announced import slurm_tasks
-from utils.arguments import OneLineParser, name, seed, weights
+from utils.arguments import OneLineParser, add_precision, add_speed, name, seed, weights
 from utils.config import Config, config_from_file, process_batch
 from utils.errors import InputError, listed, run_cli
 from utils.launch import (
@@ -128,6 +128,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="print the command; files and the cards of a preset are not looked for",
     )
+    add_precision(add)
+    add_speed(add)
     add("--nnodes", type=int, default=1, help="number of machines (default: 1)")
     add("--node_rank", type=int, default=0, help="this machine's number, 0 to nnodes - 1 (default: 0)")
     add("--master_addr", type=name, help="address of machine 0 (default with one machine: 127.0.0.1)")

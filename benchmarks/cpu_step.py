@@ -24,7 +24,7 @@ from models.encoders import PictureEncoder  # noqa: E402
 from optim import create_optimizer  # noqa: E402
 from utils.config import config_from_file  # noqa: E402
 from utils.launch import CPU_SETTINGS  # noqa: E402
-from utils.processes import bf16_used  # noqa: E402
+from utils.processes import autocast_dtype  # noqa: E402
 
 CASES = ("as shipped", "common stages twice", "memory given back", "depthwise in bf16", "float32")
 TOKENS = 24  # of the longest caption in a usual batch
@@ -66,11 +66,11 @@ def seconds_a_step(case: str, steps: int) -> float:
     images = torch.randn(batch, 3, config.image_res, config.image_res)
     ids = torch.randint(1000, 30000, (captions, TOKENS))
     idx = torch.arange(batch).repeat_interleave(config.captions_per_image)
-    bf16 = case != "float32" and bf16_used(config.precision, torch.device("cpu"))
+    dtype = None if case == "float32" else autocast_dtype(config.precision, torch.device("cpu"))
     times = []
     for _ in range(steps + 1):
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
             loss = model(images, ids, torch.ones_like(ids), idx=idx, label=idx % 31)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -56,7 +56,7 @@ from utils.config_checks import MAX_PICTURE_TOKENS  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.files import read_json  # noqa: E402
 from utils.launch import TASKS  # noqa: E402
-from utils.processes import bf16_used  # noqa: E402
+from utils.processes import autocast_dtype  # noqa: E402
 
 CPU = torch.device("cpu")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -149,7 +149,7 @@ def made(args: argparse.Namespace, captions: Sequence[str]) -> tuple[Embedder, P
     plain = plain_encoders(config)
     plain.take_weights(model)
     tokenizer = tokenizer_of(captions, config.text_config["vocab_size"])
-    return Embedder(model, config, tokenizer, CPU, bf16_used(config.precision, CPU), pixels_of), plain
+    return Embedder(model, config, tokenizer, CPU, autocast_dtype(config.precision, CPU), pixels_of), plain
 
 
 def tokenizer_of(captions: Sequence[str], most: int) -> PreTrainedTokenizerBase:

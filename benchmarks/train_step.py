@@ -54,7 +54,7 @@ from Retrieval import start_training  # noqa: E402
 from utils.config import Config, config_from_dict, config_from_file  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.launch import TASKS  # noqa: E402
-from utils.processes import bf16_used  # noqa: E402
+from utils.processes import autocast_dtype  # noqa: E402
 from utils.training import Run, train_epoch  # noqa: E402
 
 CPU, SCENES, STEPS_PER_EPOCH = torch.device("cpu"), 31, 1000
@@ -165,9 +165,9 @@ def step() -> None:
 
 def our_step(config: Config, tokens: int) -> Callable[[], None]:
     """One pass of the training loop over a loader of one batch."""
-    run = Run(config, Path(), 0, CPU, bf16_used(config.precision, CPU), resuming=False)
+    run = Run(config, Path(), 0, CPU, autocast_dtype(config.precision, CPU), resuming=False)
     no_words = cast(Any, None)  # the batch has token ids already
-    embedder = Embedder(build_model(config), config, no_words, CPU, run.bf16, pixels_of)
+    embedder = Embedder(build_model(config), config, no_words, CPU, run.autocast, pixels_of)
     task, state = start_training(run, embedder, STEPS_PER_EPOCH, EvaluationSet((), (), [], None))
     loader = OneBatch(random_batch(config, tokens))
 

@@ -54,7 +54,7 @@ class Embedder:
     config: Config
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
-    bf16: bool
+    autocast: torch.dtype | None  # that the encoders compute in where that is not float32
     load: Callable[[Any], ndarray]  # a picture -> uint8 [H, W, 3]
     num_workers: int = 0
     tokenizing: threading.Lock = field(default_factory=threading.Lock)  # held while `tokenizer` works
@@ -127,7 +127,7 @@ class Embedder:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         self.model.eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             yield
 
 
@@ -152,7 +152,8 @@ def load(
     load_released(model, read_checkpoint(weights))
     words = configured_tokenizer(config)
     pixels = partial(pixels_of, rule=picture_rule(config))
-    return Embedder(model.to(chosen), config, words, chosen, processes.bf16_used(config.precision, chosen), pixels)
+    autocast = processes.autocast_dtype(config.precision, chosen)
+    return Embedder(model.to(chosen), config, words, chosen, autocast, pixels)
 
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:

@@ -141,8 +141,7 @@ class TextEncoder(nn.Module):
         mask = None
         if self.mask_padding:
             mask = attention_mask if attention_mask is not None else ids != self.backbone.config.pad_token_id
-        attended = torch.ones_like(ids) if mask is None else mask
-        return self.backbone(ids, attention_mask=attended).last_hidden_state, mask
+        return self.backbone(ids, attention_mask=mask).last_hidden_state, mask
 
     def summary(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """What sums up a caption's tokens, those of `forward` or a projection of them: `[B, L, D]` -> `[B, D]`."""

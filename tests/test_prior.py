@@ -109,7 +109,7 @@ def test_the_configs_here_are_read_and_written_again(tmp_path):
         ({"class_folder": "a"}, "nearest is 'class_folders'"),
         ({"schedular": {"epoch": 3}}, "nearest is 'schedular.epochs'"),
         ({"image_res": "large"}, "expected a whole number"),
-        ({"precision": "fp8"}, "one of float32, bf16, auto"),
+        ({"precision": "fp8"}, "one of float32, fp32, tf32, bf16, fp16, auto"),
         ({"train_file": ["a.json"]}, "give one of them"),
         ({"class_folders": None}, "give one of them"),
         ({"class_folders": None, "train_file": "a.json"}, "'image_root'"),
@@ -226,7 +226,7 @@ def test_evaluating_the_start_file_gives_the_result_again(monkeypatch, finished,
 
 
 def run_in(config: PriorConfig, folder: Path) -> Run:
-    return Run(config, folder, seed=0, device=torch.device("cpu"), bf16=False, resuming=False)
+    return Run(config, folder, seed=0, device=torch.device("cpu"), autocast=None, resuming=False)
 
 
 def measured(experiment: str, weights: str) -> torch.Tensor:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from utils import output
 from utils.announced import is_launched
@@ -67,10 +67,31 @@ def run_parser(prog: str, description: str | None, *, config_required: bool = Tr
     add("--resume", action="store_true", help="go on with the run in --output_dir")
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow start files to be downloaded")
+    add_precision(add)
     add("--local_rank", "--local-rank", type=int, help="as torch.distributed.launch gives it without --use_env")
     for of_released in WITHOUT_EFFECT:
         add(f"--{of_released}", nargs="?", const="", help="of the released code; has no effect")
     return parser
+
+
+def add_precision(add: Callable[..., object]) -> None:
+    """`--precision`, which stands for an override of the config."""
+    add("--precision", **overriding("precision", "NAME"), help="float32, fp32, tf32, bf16, fp16 or auto")
+
+
+def add_speed(add: Callable[..., object]) -> None:
+    """The arguments of retrieval that stand for overrides of how fast it trains and in what memory."""
+    add("--accumulate", **overriding("accumulate", "N"), help="embed a batch in N pieces, in the memory of one")
+    for key, what in {
+        "checkpoint_activations": "compute activations again for the gradient, instead of keeping them",
+        "compile": "compile the encoders",
+    }.items():
+        add(f"--{key}", dest="override", action="append_const", const=f"{key}=True", help=what)
+
+
+def overriding(key: str, metavar: str) -> dict[str, Any]:
+    """An argument that is short for `--override KEY=VALUE`."""
+    return {"dest": "override", "action": "append", "type": lambda value: f"{key}={value}", "metavar": metavar}
 
 
 def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -108,6 +129,7 @@ def retrieval_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="keep the pictures decoded there, where every process can read them",
     )
+    add_speed(add)
     args = read_arguments(parser)
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")

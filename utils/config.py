@@ -18,6 +18,7 @@ from utils.typed import (
     FewOrNone,
     NotNegative,
     Positive,
+    Precision,
     Repeats,
     Share,
     Whole,
@@ -164,7 +165,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedular: SchedularConfig = field(default_factory=SchedularConfig)
     average_decay: Share = 0.0  # exponential average of the weights, kept for evaluation; 0: none
-    precision: Literal["float32", "bf16", "auto"] = "float32"  # auto: bf16 where the processor has it
+    precision: Precision = "float32"  # auto: bf16 where the processor has it; fp32: without the TF32 of cards
+    compile: bool = False  # the encoders, by torch's compiler
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, JSON and checkpoints, as a released YAML has them, the encoders' sizes among them."""

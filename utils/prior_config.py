@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from utils.config import OptimizerConfig, SchedularConfig, usual_normalisation
 from utils.errors import InputError, listed
 from utils.picture_rule import impossible_rule
-from utils.typed import Bounds, Count, FewOrNone, Share, Width, read_fields, read_overridden
+from utils.typed import Bounds, Count, FewOrNone, Precision, Share, Width, read_fields, read_overridden
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PriorConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedular: SchedularConfig = field(default_factory=SchedularConfig)
     average_decay: Share = 0.0  # exponential average of the weights, which is what is kept; 0: none
-    precision: Literal["float32", "bf16", "auto"] = "float32"  # auto: bf16 where the processor has it
+    precision: Precision = "float32"  # as of `utils.config`
 
     @property
     def annotation_files(self) -> list[str]:

@@ -43,21 +43,23 @@ def device_for(device: str) -> torch.device:
     return torch.device("cuda", card)
 
 
-def use_published_settings(device: torch.device) -> None:
-    """On a card, cuDNN's choice by trial and TF32 for float32, which the released code's torch and script had."""
+def use_published_settings(device: torch.device, precision: str) -> None:
+    """On a card, cuDNN's choice by trial and, but for `fp32`, TF32: the released code's torch and script had both."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
 
 
-def bf16_used(precision: str, device: torch.device) -> bool:
-    """Whether to compute under bf16 autocast: as configured, or with `auto` where the processor has bf16 arithmetic."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What autocast computes in, None for no autocast; `auto` is bf16 where the processor has bf16 arithmetic."""
+    if precision == "auto":
+        if device.type == "cuda":
+            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has = torch.cpu.get_capabilities()
+            has_bf16 = has.get("avx512_bf16") or has.get("amx_bf16")
+        return torch.bfloat16 if has_bf16 else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 def card_memory(device: torch.device) -> dict[str, float]:

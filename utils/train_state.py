@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
@@ -33,6 +35,7 @@ class TrainState(Generic[Model]):
     best: float = -1.0  # of the best epoch, the figure that epochs are compared by
     best_sha256: str = ""  # of the file with the best epoch's weights
     seconds: float = 0.0  # of training so far, those before interruptions among them
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))  # of the loss, in fp16
 
     @property
     def evaluated_model(self) -> Model:
@@ -44,7 +47,7 @@ class TrainState(Generic[Model]):
         """Write everything, and with it what a run that goes on must have in common with this one."""
         parts = {name: part.state_dict() if part else None for name, part in self._parts().items()}
         progress = {name: getattr(self, name) for name in PROGRESS}
-        save(file, parts | progress | {"identity": dict(identity)})
+        save(file, parts | progress | {"scaler": self.scaler.state_dict(), "identity": dict(identity)})
 
     def restore(self, file: Path, identity: Mapping[str, Any]) -> None:
         """Read what `save` wrote; InputError for another run's, naming what differs, and for a damaged file."""
@@ -65,6 +68,7 @@ class TrainState(Generic[Model]):
             for name, part in self._parts().items():
                 if part:
                     part.load_state_dict(saved[name])
+            self.scaler.load_state_dict(saved.get("scaler", {}))
         except Exception as error:  # of whatever stands in the file in a part's place
             raise InputError(f"{damaged} ({reason(error)[:100]})") from None
         for name in PROGRESS:
@@ -90,6 +94,11 @@ class TrainState(Generic[Model]):
 def waiting_for(file: Path) -> Path:
     """Where the best epoch's weights wait until `resume.pth` names them: the two files change together."""
     return file.with_name(f"{file.name}.next")
+
+
+def gradient_scaler(device: torch.device, autocast: torch.dtype | None) -> GradScaler:
+    """What keeps the gradients of fp16 from vanishing; with any other type it does nothing."""
+    return GradScaler(device.type, enabled=autocast == torch.float16)
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

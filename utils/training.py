@@ -29,7 +29,7 @@ class TrainConfig(Protocol):
 
     @property
     def precision(self) -> str:
-        """float32, bf16 or auto."""
+        """As `Precision` names it."""
 
     @property
     def schedular(self) -> SchedularConfig:
@@ -53,7 +53,7 @@ class Run(Generic[ConfigKind]):
     output_dir: Path
     seed: int
     device: torch.device
-    bf16: bool
+    autocast: torch.dtype | None  # that the model computes in where that is not float32
     resuming: bool
 
 
@@ -96,7 +96,7 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     asked = {"resume": args.resume, "overwrite": args.overwrite, "evaluate": args.evaluate}
     output.check_output(args.output_dir, **asked, epochs=epochs)
     device = processes.start(args.device)
-    processes.use_published_settings(device)
+    processes.use_published_settings(device, config.precision)
     if processes.is_main():
         output.open_output(args.output_dir)
         output.lock(args.output_dir)
@@ -105,10 +105,10 @@ def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
     resuming = args.resume and (args.output_dir / output.RESUME).exists()
     if args.resume and not resuming:
         say(f"{args.output_dir} holds no whole epoch yet: starting from the beginning")
-    bf16 = processes.bf16_used(config.precision, device)
+    autocast = processes.autocast_dtype(config.precision, device)
     # As it is trained and saved; both kinds of config are dataclasses, which a Protocol cannot say.
     config = replace(cast(Any, config), batch_size_train=batch_size)
-    return Run(config, args.output_dir, args.seed, device, bf16, resuming)
+    return Run(config, args.output_dir, args.seed, device, autocast, resuming)
 
 
 def train(
@@ -191,8 +191,9 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
         before = finite_later(loss.detach()), logged, batch
 
         state.optimizer.zero_grad()
-        loss.backward()
-        state.optimizer.step()
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         lr = float(state.scheduler.get_last_lr()[0])
         state.scheduler.step()
         if state.average:

@@ -57,6 +57,7 @@ FewOrNone = Annotated[int, Bounds(at_least=0, at_most=1000)]
 Positive = Annotated[float, Bounds(above=0)]
 NotNegative = Annotated[float, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(at_least=0, below=1)]
+Precision = Literal["float32", "fp32", "tf32", "bf16", "fp16", "auto"]
 
 
 class _OutOfBounds(ValueError):
