@@ -54,7 +54,8 @@ def main() -> None:
     start_checks.check_scenes(config)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
-    model = build_model(config).to(run.device)
+    sharded = config.shard and (processes.world_size() > 1 or not args.evaluate)  # an evaluation alone is not
+    model = build_model(config).to("cpu" if sharded else run.device)
     cache, rule = None, picture_rule(config)
     if args.cache:
         from dataset.cache import PictureCache
@@ -68,6 +69,10 @@ def main() -> None:
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
+    if sharded:
+        from models.sharding import shard  # for encoders larger than a card
+
+        embedder = shard(embedder)
     # Shards hold their own captions and are read as training goes.
     records = [] if args.evaluate or config.trains_from_shards else read_train(**config.training_files, say=say)
     if not args.evaluate:
@@ -160,6 +165,10 @@ def train_model(
     if c.select_on == "test":
         say("warning: the best epoch is chosen on the test split, as released; 'select_on: val' does not")
     optimizer = create_optimizer(c.optimizer, model)
+    if c.shard:
+        from models.sharding import keep_files_whole
+
+        keep_files_whole(optimizer)
     steps = math.ceil(loader.entries / (run.config.batch_size_train * processes.world_size()))
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps)
     state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler)
@@ -167,8 +176,7 @@ def train_model(
     if loader.workers_matter:
         identity = {**identity, "num_workers": c.num_workers}
     train(task, state, loader, run, identity)
-    if processes.is_main():
-        task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
+    task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
     return state
 
 
@@ -195,9 +203,7 @@ class RetrievalTask:
     def __init__(self, run: Run[Config], embedder: Embedder, evaluation_set: EvaluationSet) -> None:
         self.run, self.embedder, self.evaluation_set = run, embedder, evaluation_set
         self.split: str = run.config.select_on
-        # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
-        unused = run.config.vision_config.backbone is not None
-        self.model = processes.in_parallel(embedder.model, find_unused_parameters=unused)
+        self.model = embedder.model if run.config.shard else processes.in_parallel(embedder.model)
 
     def step(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch to minimise, and the losses it is made of."""
@@ -221,7 +227,9 @@ class RetrievalTask:
 
     def write(self, model: PIR, file: Path) -> None:
         """Write a checkpoint in the released layout."""
-        checkpoint.save_checkpoint(file, released_state_dict(model), self.run.config.to_dict())
+        state = released_state_dict(model)
+        if processes.is_main():
+            checkpoint.save_checkpoint(file, state, self.run.config.to_dict())
 
 
 def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:

@@ -31,6 +31,7 @@ from utils.launch import (
 )
 from utils.output import RESUME, check_output, check_unlocked, config_in, open_output, weights_in
 from utils.prior_config import prior_config_from_file
+from utils.shard_rule import check_shard
 from utils.start_names import HUB, local_start, weight_file
 
 ROOT = Path(__file__).resolve().parent
@@ -120,6 +121,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="change a config value; repeatable",
     )
     add("--cache", type=name, metavar="DIR", help="keep the pictures decoded there, where every process can read them")
+    divided = "divide the model among the processes, for encoders larger than a card"
+    add("--shard", dest="override", action="append_const", const="shard=True", help=divided)
     add("--resume", action="store_true", help="go on with the run in --output_dir")
     add("--overwrite", action="store_true", help="replace the run in --output_dir")
     add("--download", action="store_true", help="allow missing start files to be downloaded")
@@ -224,6 +227,8 @@ def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
             check_share(math.ceil(len(scenes.train) / count), process_batch(prior.batch_size_train, args.bs, count))
         return
     config = config_from_file(file, args.override)
+    if config.shard and not args.evaluate:
+        check_shard(config, count)
     if config.scenes:
         from dataset.drawn.scenes import draw_scenes  # which only the demonstration needs
 

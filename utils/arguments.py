@@ -95,19 +95,11 @@ def retrieval_arguments() -> argparse.Namespace:
         "Retrieval.py", "The experiment: build the parts from a config, then train or evaluate.", config_required=False
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        type=weights,
-        help="trained weights to evaluate, with a folder its best by its config; or to start from",
-    )
+    add("--checkpoint", type=weights, help="weights to evaluate (a folder's best, by its config) or to start from")
     add("--load_ckpt_from", type=weights, help="pretrained weights to start from")
     add("--strict", action="store_true", help="start only from weights that are of this very model")
-    add(
-        "--cache",
-        type=named_path,
-        metavar="DIR",
-        help="keep the pictures decoded there, where every process can read them",
-    )
+    add("--cache", type=named_path, metavar="DIR", help="keep the pictures decoded where every process can read them")
+    add("--shard", dest="override", action="append_const", const="shard=True", help="divide the model among processes")
     args = read_arguments(parser)
     if args.evaluate and not args.checkpoint:
         raise InputError("--evaluate needs weights: give --checkpoint FILE or FOLDER")
