@@ -1,9 +1,11 @@
 """DistributedDataParallel as a training uses it: what waits for what, and what is not sent."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from models import build_model
 from optim import create_optimizer
@@ -12,6 +14,8 @@ from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
 from utils import processes
 from utils.config import OptimizerConfig
+from utils.train_state import TrainState
+from utils.training import Run, train
 
 IDX, LABEL = torch.tensor([5, 7, 9, 3]), torch.tensor([0, 1, 0, 2])
 # Behind its feature map this backbone has a convolution, which its tokens do not depend on.
@@ -61,3 +65,45 @@ def test_processes_train_the_same_and_send_no_buffers_before_they_are_needed(tmp
     assert not any(torch.equal(one["own"][name], other["own"][name]) for name in running)
     for name, buffer in one["own"].items():  # rank 0's, on both
         assert torch.equal(one["sent"][name], buffer) and torch.equal(other["sent"][name], buffer)
+
+
+class SplitDecision:
+    """A task whose second process sees another epoch as the best."""
+
+    split, figure, kept = "val", "top1", "best.pth"
+
+    def __init__(self, model):
+        self.model, self.epochs = model, 0
+
+    def step(self, batch):
+        loss = self.model(batch).sum()
+        return loss, {"loss": loss.detach()}
+
+    def evaluate(self, model):
+        self.epochs += 1
+        return {"top1": 50.0 + processes.rank() * self.epochs}
+
+    def write(self, model, file):
+        if processes.is_main():
+            torch.save(model.state_dict(), file)
+
+
+class Batches(list):
+    batch_size = 1
+
+    def set_epoch(self, epoch):
+        pass
+
+
+def best_epochs(folder):
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    state = TrainState(model, None, optimizer, LambdaLR(optimizer, lambda _: 1.0))
+    config = SimpleNamespace(schedular=SimpleNamespace(epochs=3), to_dict=lambda: {})
+    run = Run(config, Path(folder), 0, torch.device("cpu"), False, False)
+    train(SplitDecision(model), state, Batches([torch.ones(1, 1)]), run, {})
+    return state.best_epoch
+
+
+def test_which_epoch_is_the_best_is_the_first_process_word(tmp_path):
+    assert run_on_processes(2, best_epochs, str(tmp_path)) == [0, 0]
