@@ -179,6 +179,8 @@ class SceneTask:
 
 def save_prior(file: Path, model: SceneClassifier, classes: Sequence[str], config: PriorConfig) -> None:
     """Write the start file: the weights in their published layout, the class names and the config."""
+    if not processes.is_main():
+        return
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in start_file_state(model).items()}
     content = {"model": state, "classes": list(classes), "config": config.to_dict()}
     checkpoint.save(file, content)

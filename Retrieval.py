@@ -53,7 +53,8 @@ def main() -> None:
     start_checks.check_scenes(config)
 
     torch.manual_seed(args.seed)  # the same random weights on every process
-    model = build_model(config).to(run.device)
+    sharded = config.shard and (processes.world_size() > 1 or not args.evaluate)  # an evaluation alone is not
+    model = build_model(config).to("cpu" if sharded else run.device)
     cache, rule = None, picture_rule(config)
     if args.cache:
         from dataset.cache import PictureCache
@@ -71,6 +72,10 @@ def main() -> None:
         from models.compiling import compile_encoders  # for those who ask for it
 
         compile_encoders(model, run.device)
+    if sharded:
+        from models.sharding import shard  # for encoders larger than a card
+
+        embedder = shard(embedder)
     # Shards hold their own captions and are read as training goes.
     records = [] if args.evaluate or config.trains_from_shards else read_train(**config.training_files, say=say)
     if not args.evaluate:
@@ -169,8 +174,7 @@ def train_model(
     if loader.workers_matter:
         identity = {**identity, "num_workers": c.num_workers}
     train(task, state, loader, run, identity)
-    if processes.is_main():
-        task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
+    task.write(state.evaluated_model, run.output_dir / f"checkpoint_{c.schedular.epochs - 1}.pth")
     return state
 
 
@@ -179,7 +183,11 @@ def start_training(
 ) -> tuple["RetrievalTask", TrainState[PIR]]:
     """What the training loop takes for the embedder's model, before the first step."""
     c, model = run.config, embedder.model
-    optimizer = create_optimizer(c.optimizer, model)
+    optimizer = create_optimizer(c.optimizer, model, fused=not c.shard)
+    if c.shard:
+        from models.sharding import keep_files_whole
+
+        keep_files_whole(optimizer)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps_per_epoch)
     scaler = gradient_scaler(run.device, run.autocast)
     state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler, scaler=scaler)
@@ -187,10 +195,7 @@ def start_training(
 
 
 def identity_of(config: Config, given: str | None) -> dict[str, str | None]:
-    """Checksums of the files that decide what a training gives; None for a start that is not there any more.
-
-    given: the weights that the command line names, in place of the encoders' starts.
-    """
+    """Checksums of the files that decide what a training gives, of starts or the `given` weights; None: it is gone."""
     from dataset.shards import index_of  # an index stands for its shards
     from models.start_files import weights_of_start
 
@@ -210,9 +215,7 @@ class RetrievalTask:
     def __init__(self, run: Run[Config], embedder: Embedder, evaluation_set: EvaluationSet) -> None:
         self.run, self.embedder, self.evaluation_set = run, embedder, evaluation_set
         self.split: str = run.config.select_on
-        # A timm backbone of one's own may have parameters behind its feature map, which get no gradient.
-        unused = run.config.vision_config.backbone is not None
-        self.model = processes.in_parallel(embedder.model, find_unused_parameters=unused)
+        self.model = embedder.model if run.config.shard else processes.in_parallel(embedder.model)
 
     def step(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch to minimise, and the losses it is made of."""
@@ -236,7 +239,9 @@ class RetrievalTask:
 
     def write(self, model: PIR, file: Path) -> None:
         """Write a checkpoint in the released layout."""
-        checkpoint.save_checkpoint(file, released_state_dict(model), self.run.config.to_dict())
+        state = released_state_dict(model)
+        if processes.is_main():
+            checkpoint.save_checkpoint(file, state, self.run.config.to_dict())
 
 
 def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:

@@ -12,10 +12,11 @@ from utils.config import OptimizerConfig
 NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
 
 
-def create_optimizer(config: OptimizerConfig, model: nn.Module) -> AdamW:
+def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool = True) -> AdamW:
     """AdamW over the trained parameters in four groups: decayed or not, lr or lr times `lr_mult`.
 
     `lr_mult` reaches the parameters that `model.init_params` names (an absent list: none, as released).
+    fused: all of a parameter's arithmetic in one pass, which parameters divided among processes have not.
     """
     multiplied = set(getattr(model, "init_params", ()))
     groups: list[dict[str, Any]] = [
@@ -27,4 +28,4 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module) -> AdamW:
         if parameter.requires_grad:
             undecayed = any(part in name for part in NO_DECAY)
             groups[2 * (name in multiplied) + undecayed]["params"].append(parameter)
-    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8, fused=fused)

@@ -31,6 +31,7 @@ from utils.launch import (
 )
 from utils.output import RESUME, check_output, check_unlocked, config_in, open_output, weights_in
 from utils.prior_config import prior_config_from_file
+from utils.shard_rule import check_shard
 from utils.start_names import HUB, local_start, weight_file
 
 ROOT = Path(__file__).resolve().parent
@@ -226,6 +227,8 @@ def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
             check_share(math.ceil(len(scenes.train) / count), process_batch(prior.batch_size_train, args.bs, count))
         return
     config = config_from_file(file, args.override)
+    if config.shard and not args.evaluate:
+        check_shard(config, count)
     if config.scenes:
         from dataset.drawn.scenes import draw_scenes  # which only the demonstration needs
 

@@ -1,7 +1,5 @@
 """A config to the model it describes."""
 
-import torch
-
 from models.backbones import bert_like, swin, timm_backbone, vit_small
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
 from models.pir import PIR, check_filter
@@ -29,8 +27,9 @@ def build_model(config: Config) -> PIR:
         fixed_bn=c.vision_fixed_bn,
     )
     if sizes.backbone:
-        with torch.no_grad():
-            check_filter(c, vision_encoder.eval()(torch.zeros(1, 3, c.image_res, c.image_res)).shape[1])
+        from models.freezing import freeze_unreached  # for backbones that are not known here
+
+        check_filter(c, freeze_unreached(vision_encoder, c.image_res))
     instruction_encoder = None
     if c.has_vir:
         instruction_encoder = InstructionEncoder(

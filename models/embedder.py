@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from numpy import ndarray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from dataset.captions import clean_caption
-from dataset.evaluation_loaders import caption_batches, evaluation_images_loader
+from dataset.evaluation_loaders import CaptionBatch, caption_batches, evaluation_images_loader
 from dataset.pictures import USUAL, PictureRule, load_picture, picture_rule, rgb_pixels
 from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
@@ -94,7 +95,7 @@ class Embedder:
             load=self.load,
         )
         with self._evaluating():
-            shown = _shown(batches, len(batches), label)
+            shown = self._shown(batches, label)
             return embed_picture_batches(
                 self.model, shown, len(pictures), self.device, average_orientations=average_orientations
             )
@@ -122,7 +123,10 @@ class Embedder:
                 world_size=processes.world_size(),
             )
         with self._evaluating():
-            return embed_caption_batches(self.model, _shown(batches, len(batches), label), len(captions), self.device)
+            return embed_caption_batches(self.model, self._shown(batches, label), len(captions), self.device)
+
+    def _shown(self, batches: DataLoader | list[CaptionBatch], label: str | None) -> Iterable[Any]:
+        return progress(batches, len(batches), label) if label else batches
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -181,10 +185,6 @@ def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:
     return picture
 
 
-def _shown(batches: Iterable[Any], total: int, label: str | None) -> Iterable[Any]:
-    return progress(batches, total, label) if label else batches
-
-
 # ---- batches to embeddings (docs/behaviour.md, 6) ----
 
 
@@ -233,7 +233,7 @@ def _in_order(embedded: list[tuple[Tensor, Tensor]], total: int, model: PIR, dev
     """This process's (positions, rows) and everyone else's, as one `[total, D]`."""
     dim = model.vision_proj.out_features
     positions = torch.cat([p.to(device) for p, _ in embedded] or [torch.empty(0, dtype=torch.long, device=device)])
-    rows = torch.cat([r for _, r in embedded] or [torch.empty(0, dim, device=device)])
+    rows = torch.cat([r[: len(p)] for p, r in embedded] or [torch.empty(0, dim, device=device)])
     ordered = torch.empty(total, dim, device=device)
     ordered[processes.gather_uneven(positions)] = processes.gather_uneven(rows)
     return ordered

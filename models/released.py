@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from utils.checkpoint import misfits
@@ -59,7 +58,8 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     temperatures of losses that only the file's model or only this one uses. Raises InputError naming the first
     missing and unexpected tensors and those of another shape or kind, before anything is changed.
     """
-    ours = {released_name(name): tensor for name, tensor in model.state_dict().items()}
+    own = model.state_dict()
+    ours = {released_name(name): tensor for name, tensor in own.items()}
     given = {n: t for n, t in state.items() if n.rsplit(".", 1)[-1] not in DERIVED}
     missing = [n for n in ours if n not in given and n not in TEMPERATURES]
     unexpected = [n for n in given if n not in ours and n not in TEMPERATURES]
@@ -73,10 +73,7 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
         problems.append(f"{len(tensors)} {kind}, first '{name}'{detail}")
     if problems:
         raise InputError(f"the weights do not fit the config's model: {'; '.join(problems)}")
-    with torch.no_grad():
-        for name, tensor in ours.items():
-            if name in given:
-                tensor.copy_(given[name])
-    own = [name for name in ours if name not in given]
-    line = f"{len(ours) - len(own)} of {len(ours)} tensors"
-    return line + (f" ({' and '.join(own)} as in the config)" if own else "")
+    model.load_state_dict({n: given[released_name(n)] for n in own if released_name(n) in given}, strict=False)
+    kept = [name for name in ours if name not in given]
+    line = f"{len(ours) - len(kept)} of {len(ours)} tensors"
+    return line + (f" ({' and '.join(kept)} as in the config)" if kept else "")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,13 @@ def test_every_argument_reaches_the_program(capsys):
         *("--evaluate", "--resume", "--overwrite", "--download"),
     ]
     assert list(environment)[:2] == ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
+
+
+def test_what_makes_a_step_fast_or_small_is_short_for_overrides(capsys):
+    short = ("--accumulate", "4", "--checkpoint_activations", "--precision", "bf16", "--compile", "--shard")
+    _, command = dry_run(capsys, "--task", "itr_rsicd", "--dist", "cpu2", *short)
+    given = [after for before, after in pairwise(command) if before == "--override"]
+    assert given == ["accumulate=4", "checkpoint_activations=True", "precision=bf16", "compile=True", "shard=True"]
 
 
 def test_a_prior_s_arguments_reach_its_program(capsys):

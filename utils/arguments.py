@@ -85,6 +85,7 @@ def add_speed(add: Callable[..., object]) -> None:
     for key, what in {
         "checkpoint_activations": "compute activations again for the gradient, instead of keeping them",
         "compile": "compile the encoders",
+        "shard": "divide the model among the processes, for encoders larger than a card",
     }.items():
         add(f"--{key}", dest="override", action="append_const", const=f"{key}=True", help=what)
 
@@ -116,19 +117,10 @@ def retrieval_arguments() -> argparse.Namespace:
         "Retrieval.py", "The experiment: build the parts from a config, then train or evaluate.", config_required=False
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        type=weights,
-        help="trained weights to evaluate, with a folder its best by its config; or to start from",
-    )
+    add("--checkpoint", type=weights, help="weights to evaluate (a folder's best, by its config) or to start from")
     add("--load_ckpt_from", type=weights, help="pretrained weights to start from")
     add("--strict", action="store_true", help="start only from weights that are of this very model")
-    add(
-        "--cache",
-        type=named_path,
-        metavar="DIR",
-        help="keep the pictures decoded there, where every process can read them",
-    )
+    add("--cache", type=named_path, metavar="DIR", help="keep the pictures decoded where every process can read them")
     add_speed(add)
     args = read_arguments(parser)
     if args.evaluate and not args.checkpoint:

@@ -24,16 +24,7 @@ CONVERSION = (
 
 
 # Kinds that are copied into one another.
-COPIED = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.int32,
-    torch.int64,
-    torch.uint8,
-    torch.bool,
-)
+COPIED = (torch.half, torch.bfloat16, torch.float, torch.double, torch.int, torch.long, torch.uint8, torch.bool)
 KEYS = ("model", "state_dict", "model_state_dict")  # of a state dict in a training's file
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of names: DistributedDataParallel's, torch.compile's, Lightning's
 
@@ -69,8 +60,6 @@ def read_torch_file(file: str | Path) -> Any:
 
     Raises InputError in one line where it is missing, damaged, or holds other objects.
     """
-    from utils.stand_ins import stand_ins  # here, as a training without starts has no use for it
-
     try:
         check_regular(Path(file))
         _check_uncompressed(file)

@@ -104,6 +104,7 @@ class Config:
     batch_size_train: Count = 128  # pictures (with captions_per_image 1: captions) per process
     accumulate: Count = 1  # pieces in which a training batch is embedded, with the memory of one
     checkpoint_activations: bool = False  # the encoders' are computed again for the gradient, not kept
+    shard: bool = False  # --shard: the model divided among the processes, not whole on each
     batch_size_test: Count = 128
     batch_size_test_text: Count = 128
     captions_per_image: Repeats = 1  # above 1 an epoch passes over pictures, each with this many captions

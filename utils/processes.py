@@ -94,11 +94,12 @@ def barrier() -> None:
         dist.barrier()
 
 
-def in_parallel(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
-    """The model with its gradients averaged over the processes; itself when alone."""
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The model with its gradients averaged over the processes; itself when alone. Every parameter must get one."""
     if world_size() == 1:
         return model
-    return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters)
+    # Buffers wait for `broadcast_buffers`: no training step reads a batch norm's statistics.
+    return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 def broadcast_buffers(model: nn.Module) -> None:

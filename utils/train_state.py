@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from utils.checkpoint import read_torch_file, save
 from utils.errors import InputError, reason
 from utils.files import file_checksum
+from utils.processes import is_main
 
 Model = TypeVar("Model", bound=nn.Module)
 PARTS = ("model", "average", "optimizer", "scheduler")
@@ -44,10 +45,11 @@ class TrainState(Generic[Model]):
         return cast(Model, self.average.module) if self.average else self.model
 
     def save(self, file: Path, identity: Mapping[str, Any]) -> None:
-        """Write everything, and with it what a run that goes on must have in common with this one."""
+        """Write everything, and with it what a run that goes on must have in common with this one; all must ask."""
         parts = {name: part.state_dict() if part else None for name, part in self._parts().items()}
         progress = {name: getattr(self, name) for name in PROGRESS}
-        save(file, parts | progress | {"scaler": self.scaler.state_dict(), "identity": dict(identity)})
+        if is_main():
+            save(file, parts | progress | {"scaler": self.scaler.state_dict(), "identity": dict(identity)})
 
     def restore(self, file: Path, identity: Mapping[str, Any]) -> None:
         """Read what `save` wrote; InputError for another run's, naming what differs, and for a damaged file."""

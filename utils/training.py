@@ -83,7 +83,7 @@ class Task(Protocol[Model_contra]):
         """Figures of a model on the split, the same on every process."""
 
     def write(self, model: Model_contra, file: Path) -> None:
-        """Write a model's weights."""
+        """Write a model's weights, on the main process; all must ask, as each may hold a part of them."""
 
 
 def start_run(args: argparse.Namespace, config: ConfigKind) -> Run[ConfigKind]:
@@ -145,12 +145,13 @@ def train(
 
             state.next_epoch = epoch + 1
             state.seconds += trained["seconds"]
-            best = figures[task.figure] > state.best
+            better = torch.tensor([int(figures[task.figure] > state.best)], device=run.device)
+            best = bool(processes.gather_uneven(better)[0])  # rank 0's word: another may see a tie otherwise
             if best:
                 state.best_epoch, state.best = epoch, figures[task.figure]
+                task.write(state.evaluated_model, waiting_for(best_file))
             if processes.is_main():
                 if best:
-                    task.write(state.evaluated_model, waiting_for(best_file))
                     state.best_sha256 = file_checksum(waiting_for(best_file))
                 line = {f"train_{name}": value for name, value in trained.items()}
                 line |= {f"{task.split}_{name}": value for name, value in figures.items()}
@@ -159,10 +160,10 @@ def train(
                 curves.add(figures, epoch, f"{task.split}/")
                 reached = f"{task.split} {task.figure} {figures[task.figure]:.2f}"
                 say(f"epoch {epoch}: {reached}, best {state.best:.2f} in epoch {state.best_epoch}")
-                # Late, so that an epoch counts as whole only when all it writes is there; the best weights then follow.
-                state.save(folder / output.RESUME, identity)
-                if best:
-                    os.replace(waiting_for(best_file), best_file)
+            # Late, so that an epoch counts as whole only when all it writes is there; the best weights then follow.
+            state.save(folder / output.RESUME, identity)
+            if best and processes.is_main():
+                os.replace(waiting_for(best_file), best_file)
     if processes.is_main():
         append_text(folder / output.LOG, f"best epoch: {state.best_epoch}\n")  # as the released code ends its log
     processes.barrier()
@@ -190,10 +191,10 @@ def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int,
         stop_unless_finite(before, task, epoch)
         before = finite_later(loss.detach()), logged, batch
 
-        state.optimizer.zero_grad()
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
+        state.optimizer.zero_grad()  # now: gradients that are kept to the next backward take memory beside its forward
         lr = float(state.scheduler.get_last_lr()[0])
         state.scheduler.step()
         if state.average:
