@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from models.backbones import TimmModel, fix_batch_norm, keep_depthwise_in_float32
+from models.backbones import TimmModel, fix_batch_norm, fuse_window_attention, keep_depthwise_in_float32
 
 # Channel values of 0 to 1, RGB.
 PICTURE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -83,6 +83,7 @@ class VisionEncoder(PictureEncoder):
     def train(self, mode: bool = True) -> "VisionEncoder":
         """Training mode; with `fixed_bn` batch norm keeps its running statistics."""
         super().train(mode)
+        fuse_window_attention(self.backbone, not mode)
         if self.fixed_bn:
             fix_batch_norm(self)
         return self

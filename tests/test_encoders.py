@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vgg import VGG
@@ -18,7 +19,7 @@ from models.backbones import (
 )
 from models.encoders import PICTURE_MEAN, PICTURE_STD, InstructionEncoder, TextEncoder, VisionEncoder, normalise
 from models.freezing import freeze_all_but_last_layers
-from tests.tiny import TEXT, captions, pictures, uniform
+from tests.tiny import TEXT, captions, pictures, uniform, without_dropout
 from utils.config import usual_normalisation
 from utils.errors import InputError
 
@@ -50,6 +51,18 @@ def test_swin_has_the_released_drop_path_and_bias(small_swin):
     rates = [m.drop_prob for m in small_swin.modules() if isinstance(m, timm.layers.DropPath)]
     assert max(rates) == pytest.approx(0.1) and min(rates) < 0.1
     assert small_swin.backbone.layers[0].blocks[0].attn.qkv.bias is not None
+
+
+def test_swins_attention_is_one_call_but_in_training_with_the_same_tokens(images, monkeypatch):
+    encoder, calls = without_dropout(VisionEncoder(swin(64, 4, 4, 16, (2, 2), (1, 2)))), []
+    attend = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **o: calls.append(1) or attend(*a, **o))
+    with torch.no_grad():
+        one_call = encoder.eval()(images)
+        assert len(calls) == 4  # blocks
+        in_steps = encoder.train()(images)
+    assert len(calls) == 4
+    torch.testing.assert_close(one_call, in_steps, atol=1e-5, rtol=1e-4)
 
 
 def test_vit_gives_its_class_token_first_and_has_twelve_heads(images):
