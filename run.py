@@ -227,7 +227,7 @@ def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
             check_share(math.ceil(len(scenes.train) / count), process_batch(prior.batch_size_train, args.bs, count))
         return
     config = config_from_file(file, args.override)
-    if config.shard and not args.evaluate:
+    if config.shard and (count > 1 or not args.evaluate):
         check_shard(config, count)
     if config.scenes:
         from dataset.drawn.scenes import draw_scenes  # which only the demonstration needs

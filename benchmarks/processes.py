@@ -74,12 +74,15 @@ def main(arguments: list[str] | None = None) -> None:
 def sizes_of(config: Config, model: PIR) -> dict[str, int]:
     """What the bytes of a step depend on."""
     captions = config.batch_size_train * config.captions_per_image
-    return count_parameters(model) | {"captions": captions, "dim": config.embed_dim}
+    gathers = 2  # pictures' and captions' features, of the contrastive or the triplet loss
+    if config.use_affil_loss:  # captions' again and a centre a row; pictures' too where centres are of all
+        gathers += 2 if config.center_scope == "process" else 3
+    return count_parameters(model) | {"captions": captions, "dim": config.embed_dim, "gathers": gathers}
 
 
 def sent(sizes: Mapping[str, float], count: int) -> dict[str, float]:
-    """Bytes that a process of `count` gets of the others' features, and sends for the gradients' mean, float32."""
-    features = 2 * (count - 1) * sizes["captions"] * sizes["dim"] * 4
+    """Bytes that a process of `count` gets of the others' features and their gradients, and sends for the mean."""
+    features = 2 * sizes["gathers"] * (count - 1) * sizes["captions"] * sizes["dim"] * 4
     return {"features": features, "gradients": 2 * (count - 1) / count * sizes["trained"] * 4}
 
 

@@ -90,6 +90,8 @@ def bert_like(sizes: Mapping[str, Any]) -> PreTrainedModel:
         kind = cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
         poolerless = "add_pooling_layer" in inspect.signature(kind).parameters
         model = kind(config, add_pooling_layer=False) if poolerless else kind(config)
+        if isinstance(pooler := getattr(model, "pooler", None), nn.Module):
+            pooler.requires_grad_(False)  # nothing reads it, and a training in parallel would wait for its gradient
         # transformers would leave the padding's embedding untrained; where padding is attended it is a word like any.
         cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None
     except Exception as error:  # each value has a check of its own in transformers, or in torch, or none
@@ -135,7 +137,7 @@ def fuse_window_attention(backbone: nn.Module, fused: bool) -> None:
     """
     for module in backbone.modules():
         if isinstance(module, WindowAttention):
-            module.fused_attn = fused
+            module.fused_attn = fused  # type: ignore[misc]  # final for scripting, which is not done here
 
 
 def fix_batch_norm(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 With W processes each computes a loss of its own rows, and the global loss is the mean of the W. Alone, all of this
 changes nothing. Rows are `[n, ...]` on each process, as many on every one unless `counts` has each one's, in rank
-order.
+order; they have a gradient on every process or on none.
 """
 
 from collections.abc import Sequence
@@ -67,9 +67,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may share its own
-        dist.all_reduce(grad)
-        return grad[rank() * ctx.rows :][: ctx.rows]
+        own = grad.new_empty(ctx.rows, *grad.shape[1:])
+        dist.reduce_scatter(own, list(grad.contiguous().chunk(world_size())))
+        return own
 
 
 class _MeanGradient(torch.autograd.Function):

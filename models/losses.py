@@ -41,9 +41,9 @@ def contrastive_loss(
     else:
         _, picture = picture.unique(return_inverse=True)
         _, said = gather(sentence, counts).unique(return_inverse=True)  # [N]
-        has = v.new_zeros(int(picture.max()) + 1, int(said.max()) + 1)
-        has[picture, said] = 1  # [picture, sentence] -> whether it is said of the picture, by whichever of its captions
-        texts_of_own, pictures_of_own = has[picture[own]][:, said], has[:, said[own]].T[:, picture]
+        pairs = picture * len(said) + said  # [N], a number for each sentence of each picture
+        texts_of_own = torch.isin(picture[own, None] * len(said) + said, pairs).float()  # [B, N]
+        pictures_of_own = torch.isin(picture * len(said) + said[own, None], pairs).float()  # [B, N]
     texts_of_own, pictures_of_own = (F.normalize(x, p=1, dim=1) for x in (texts_of_own, pictures_of_own))
     return global_mean(
         (_cross_entropy(image_to_text, texts_of_own) + _cross_entropy(text_to_image, pictures_of_own)) / 2

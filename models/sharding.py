@@ -6,7 +6,7 @@ State dicts are whole, so that every file is as it is without, and gathering one
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,12 +17,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dataset.evaluation_loaders import CaptionBatch
 from models.embedder import Embedder
 from models.freezing import layers_of
 from models.pir import PIR
 from utils import processes
 from utils.shard_rule import check_shard
+
+if TYPE_CHECKING:
+    from dataset.evaluation_loaders import CaptionBatch
 
 
 def shard(embedder: Embedder) -> Embedder:
@@ -46,10 +48,11 @@ def divide(model: PIR, device: torch.device) -> None:
     numbers = {parameter for parameter in model.parameters() if not parameter.ndim}
     for number in numbers:
         number.data = number.data.to(device)
-        number.register_hook(_mean_over_processes)
+        if number.requires_grad:
+            number.register_hook(_mean_over_processes)
     for unit in units(model):
         unit.register_forward_hook(_no_view)
-        fully_shard(unit, mesh=mesh)
+        fully_shard(unit, mesh=mesh, ignored_params=numbers)
     fully_shard(model, mesh=mesh, ignored_params=numbers)
     for verb in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, verb)
@@ -96,7 +99,7 @@ def keep_files_whole(optimizer: Optimizer) -> None:
 class DividedEmbedder(Embedder):
     """All processes compute as often: who has fewer batches than another computes, and leaves aside, one of no item."""
 
-    def _shown(self, batches: DataLoader | list[CaptionBatch], label: str | None) -> Iterable[Any]:
+    def _shown(self, batches: "DataLoader | list[CaptionBatch]", label: str | None) -> Iterable[Any]:
         most = int(processes.gather_uneven(torch.tensor([len(batches)], device=self.device)).max())
         nothing, word = torch.empty(0, dtype=torch.long), torch.ones(1, 1, dtype=torch.long)
         picture = torch.zeros(1, 3, self.config.image_res, self.config.image_res, dtype=torch.uint8)

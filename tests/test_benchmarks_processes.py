@@ -6,20 +6,20 @@ import yaml
 from benchmarks import processes
 from tests.tiny import TEXT
 
-SIZES = {"trained": 1_000_000, "captions": 128, "dim": 512}
+SIZES = {"trained": 1_000_000, "captions": 128, "dim": 512, "gathers": 4}
 
 
 def test_what_is_sent_grows_with_the_processes_as_the_page_says():
     assert processes.sent(SIZES, 1) == {"features": 0, "gradients": 0}
-    assert processes.sent(SIZES, 2) == {"features": 2 * 128 * 512 * 4, "gradients": 4e6}
-    assert processes.sent(SIZES, 8) == {"features": 2 * 7 * 128 * 512 * 4, "gradients": pytest.approx(7e6)}
+    assert processes.sent(SIZES, 2) == {"features": 8 * 128 * 512 * 4, "gradients": 4e6}
+    assert processes.sent(SIZES, 8) == {"features": 8 * 7 * 128 * 512 * 4, "gradients": pytest.approx(7e6)}
 
 
 def test_a_prediction_adds_what_is_sent_to_the_share_of_the_arithmetic():
     alone = SIZES | {"seconds": 1.0, "bytes_a_second": float("inf")}
     halved = SIZES | {"captions": 64, "bytes_a_second": 1e6}
     assert processes.predicted(alone, alone, 1) == 1.0
-    assert processes.predicted(alone, halved, 2) == pytest.approx(0.5 + 2 * 64 * 512 * 4 / 1e6 + 4.0)
+    assert processes.predicted(alone, halved, 2) == pytest.approx(0.5 + 8 * 64 * 512 * 4 / 1e6 + 4.0)
 
 
 def test_it_measures_two_processes_of_a_small_config(tmp_path, capsys):

@@ -33,7 +33,7 @@ def test_the_figures_are_printed_written_and_drawn(config, tmp_path, capsys):
     assert figures["ratio_to_floor"] > 0 and figures["ratio_to_plain_floor"] > 0 and figures["peak_mb"] > 100
     assert set(figures["seconds"]) == {"ours", "floor", "floor, plain settings"}
     assert f"ratio_to_floor               {figures['ratio_to_floor']}" in printed
-    assert "AdamW.step" in printed and (tmp_path / "step_ours.trace.json").stat().st_size > 1000
+    assert "aten::" in printed and "AdamW.step" in (tmp_path / "step_ours.trace.json").read_text()
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 

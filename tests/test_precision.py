@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from utils import processes
@@ -72,10 +73,10 @@ class Batches:
 
 
 def moved_by(scaler, overflow=False):
-    """How far one step of plain gradient descent with rate 1 moves the weight."""
+    """How far one step moves the weight: by its gradient, as AdamW's eps of 1 is far above it."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)  # beside which a small step is not rounded away
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = AdamW(model.parameters(), lr=1.0, eps=1.0, weight_decay=0.0, fused=True)  # as `create_optimizer`'s
     state = TrainState(model, None, optimizer, LambdaLR(optimizer, lambda _: 1.0), scaler=scaler)
     train_epoch(HalfTask(model.weight, overflow), state, Batches(), 0, 1)
     return -model.weight.item()

@@ -237,7 +237,7 @@ def embedded(experiment: str, checkpoint: str, mask_padding: str) -> dict[str, t
     model = build_model(config)
     load_released(model, read_checkpoint(checkpoint))
     tokenizer = load_tokenizer(Path(config.tokenizer), 512)
-    ready = Embedder(model, config, tokenizer, torch.device("cpu"), False, load_picture)
+    ready = Embedder(model, config, tokenizer, torch.device("cpu"), None, load_picture)
     measured = Retrieval.evaluate(ready, read_evaluation(config.test_file, config.image_root))
     figures = torch.tensor(list(measured.figures.values()))
     return {"figures": figures, "image": measured.image_embeds.clone(), "text": measured.text_embeds.clone()}

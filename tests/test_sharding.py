@@ -45,7 +45,7 @@ def steps(config, *, divided):
             p.numel() for p in model.parameters()
         )
     parallel = model if divided else processes.in_parallel(model)
-    optimizer = create_optimizer(OptimizerConfig(lr=1e-3), model)
+    optimizer = create_optimizer(OptimizerConfig(lr=1e-3), model, fused=False)  # as a divided one has to
     if divided:
         keep_files_whole(optimizer)
     rank, losses = processes.rank(), []

@@ -92,7 +92,7 @@ def add_speed(add: Callable[..., object]) -> None:
 
 def overriding(key: str, metavar: str) -> dict[str, Any]:
     """An argument that is short for `--override KEY=VALUE`."""
-    return {"dest": "override", "action": "append", "type": lambda value: f"{key}={value}", "metavar": metavar}
+    return {"dest": "override", "action": "append", "type": lambda value: f"{key}={name(value)}", "metavar": metavar}
 
 
 def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:

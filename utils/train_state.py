@@ -61,7 +61,9 @@ class TrainState(Generic[Model]):
         before = saved["identity"]
         unknown = {key for key in identity if key.startswith("the content of") and identity[key] is None}
         keys = {*before, *identity} - unknown
-        differing = sorted(key for key in keys if before.get(key) != identity.get(key))
+        # A key that the run's version of this program had not is no difference where it is off.
+        asked = {key for key in keys if key in before or identity[key]}
+        differing = sorted(key for key in asked if before.get(key) != identity.get(key))
         if differing:
             raise InputError(f"--resume: {', '.join(differing)} differ from the run that {file} is of; restore them")
         if any(type(saved[name]) is not kind for name, kind in PROGRESS.items()):
