@@ -158,7 +158,7 @@ class SceneTask:
         """The loss of a batch to minimise; it and this process's top-1 are logged."""
         images = normalise(batch.images.to(self.run.device, non_blocking=True))  # [B, 3, H, W]
         labels = batch.labels.to(self.run.device, non_blocking=True)
-        with torch.autocast(self.run.device.type, self.run.autocast, enabled=self.run.autocast is not None):
+        with processes.autocast(self.run.autocast, self.run.device):
             scores = self.model(images).float()  # [B, C]
         loss = F.cross_entropy(scores, labels, label_smoothing=self.run.config.label_smoothing)
         top1 = 100 * (scores.argmax(dim=1) == labels).float().mean()
@@ -204,7 +204,7 @@ def evaluate(run: Run[PriorConfig], model: SceneClassifier, pictures: Sequence[L
     labels = torch.tensor([picture.label for picture in pictures], device=run.device)
     matrix = torch.zeros(classes, classes, dtype=torch.long, device=run.device)
     for positions, images in progress(loader, len(loader), f"classifying {split}"):
-        with torch.autocast(run.device.type, run.autocast, enabled=run.autocast is not None):
+        with processes.autocast(run.autocast, run.device):
             scores = model(normalise(images.to(run.device, non_blocking=True)))  # [b, C]
         if not scores.isfinite().all():
             raise InputError("scores are not all finite: the weights are damaged or training diverged")

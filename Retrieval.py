@@ -224,7 +224,7 @@ class RetrievalTask:
         ids, mask = (x.to(device, non_blocking=True) for x in (batch.ids, batch.attention_mask))
         idx, sentence = (x.to(device, non_blocking=True) for x in (batch.idx, batch.sentence))
         label = None if batch.label is None else batch.label.to(device, non_blocking=True)
-        with torch.autocast(device.type, self.run.autocast, enabled=self.run.autocast is not None):
+        with processes.autocast(self.run.autocast, device):
             losses = self.model(images, ids, mask, idx=idx, label=label, sentence=sentence)
         return losses.pop("loss"), losses
 

@@ -24,7 +24,7 @@ from models.encoders import PictureEncoder  # noqa: E402
 from optim import create_optimizer  # noqa: E402
 from utils.config import config_from_file  # noqa: E402
 from utils.launch import CPU_SETTINGS  # noqa: E402
-from utils.processes import autocast_dtype  # noqa: E402
+from utils.processes import autocast, autocast_dtype  # noqa: E402
 
 CASES = ("as shipped", "common stages twice", "memory given back", "depthwise in bf16", "float32")
 TOKENS = 24  # of the longest caption in a usual batch
@@ -70,7 +70,7 @@ def seconds_a_step(case: str, steps: int) -> float:
     times = []
     for _ in range(steps + 1):
         started = time.perf_counter()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        with autocast(dtype, torch.device("cpu")):
             loss = model(images, ids, torch.ones_like(ids), idx=idx, label=idx % 31)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -132,7 +132,7 @@ class _CpuAutocast:
 def fuse_window_attention(backbone: nn.Module, fused: bool) -> None:
     """Have a Swin's attention in one call of torch's, or step by step.
 
-    In one call is faster by a quarter of the encoder's time, but where its position bias has to get a gradient: torch
+    In one call is faster by a fifth of the encoder's time, but where its position bias has to get a gradient: torch
     then takes it apart itself, and in bf16 that is slower than timm's steps.
     """
     for module in backbone.modules():

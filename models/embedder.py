@@ -131,7 +131,7 @@ class Embedder:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         self.model.eval()
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+        with processes.autocast(self.autocast, self.device):
             yield
 
 

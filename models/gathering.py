@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.processes import rank, world_size
+from utils.processes import mean, rank, world_size
 
 Counts = Sequence[int] | None
 
@@ -52,9 +52,7 @@ def global_mean(loss: Tensor) -> Tensor:
     """The mean of all processes' losses, with the gradient of this one's."""
     if world_size() == 1:
         return loss
-    mean = loss.detach() / world_size()
-    dist.all_reduce(mean)
-    return loss - loss.detach() + mean  # nothing, exactly, and the mean
+    return loss - loss.detach() + mean(loss)  # nothing, exactly, and the mean
 
 
 class _Gather(torch.autograd.Function):
@@ -79,6 +77,4 @@ class _MeanGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad / world_size()
-        dist.all_reduce(grad)
-        return grad
+        return mean(grad)

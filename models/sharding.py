@@ -9,7 +9,6 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -49,7 +48,7 @@ def divide(model: PIR, device: torch.device) -> None:
     for number in numbers:
         number.data = number.data.to(device)
         if number.requires_grad:
-            number.register_hook(_mean_over_processes)
+            number.register_hook(processes.mean)
     for unit in units(model):
         unit.register_forward_hook(_no_view)
         fully_shard(unit, mesh=mesh, ignored_params=numbers)
@@ -110,12 +109,6 @@ class DividedEmbedder(Embedder):
 def _no_view(_: nn.Module, __: Any, output: Any) -> Any:
     """A copy of a unit's output that is a view: work in place on one would have FSDP2 miss the unit's backward."""
     return output.clone() if isinstance(output, Tensor) and output._is_view() else output
-
-
-def _mean_over_processes(gradient: Tensor) -> Tensor:
-    mean = gradient.clone()
-    dist.all_reduce(mean)
-    return mean / processes.world_size()
 
 
 def _whole(value: Any) -> Any:

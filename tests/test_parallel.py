@@ -100,7 +100,7 @@ def best_epochs(folder):
     optimizer = torch.optim.AdamW(model.parameters())
     state = TrainState(model, None, optimizer, LambdaLR(optimizer, lambda _: 1.0))
     config = SimpleNamespace(schedular=SimpleNamespace(epochs=3), to_dict=lambda: {})
-    run = Run(config, Path(folder), 0, torch.device("cpu"), False, False)
+    run = Run(config, Path(folder), 0, torch.device("cpu"), None, False)
     train(SplitDecision(model), state, Batches([torch.ones(1, 1)]), run, {})
     return state.best_epoch
 

@@ -62,6 +62,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
+def autocast(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+    """The context in which a device computes in what `autocast_dtype` gave."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def card_memory(device: torch.device) -> dict[str, float]:
     """The most that was allocated on this process's card, in GB; nothing on a CPU."""
     return {"memory_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
@@ -100,6 +105,13 @@ def in_parallel(model: nn.Module) -> nn.Module:
         return model
     # Buffers wait for `broadcast_buffers`: no training step reads a batch norm's statistics.
     return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+
+def mean(numbers: Tensor) -> Tensor:
+    """The mean of all processes' tensors of one shape, without gradient."""
+    share = numbers.detach() / world_size()
+    dist.all_reduce(share)
+    return share
 
 
 def broadcast_buffers(model: nn.Module) -> None:
