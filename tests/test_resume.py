@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import Retrieval
-from dataset.drawn.scenes import draw_scenes
 from tests.processes import log_lines
-from tests.tiny import TEXT
+from tests.small_experiment import write_experiment
 from utils import training
 from utils.checkpoint import read_checkpoint, read_torch_file
 from utils.errors import InputError
@@ -23,28 +21,7 @@ from utils.train_state import TrainState
 def experiment(tmp_path_factory):
     """The YAML of two short epochs on a few drawn scenes; the last epoch need not be the best."""
     folder = tmp_path_factory.mktemp("experiment")
-    draw_scenes(folder / "scenes", train=8, val=4, test=4, size=32)
-    values = {
-        **{f"{split}_file": str(folder / f"scenes/scenes_{split}.json") for split in ("train", "val", "test")},
-        "image_root": str(folder / "scenes"),
-        "tokenizer": str(folder / "scenes"),
-        "text_encoder": None,
-        "resnet_ckpt": None,
-        "vision_config": {"vision_width": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
-        "text_config": TEXT | {"vocab_size": 512, "num_hidden_layers": 1},
-        "image_res": 32,
-        "embed_dim": 16,
-        "head": 2,
-        "is_baseline": True,
-        "batch_size_train": 8,
-        "num_workers": 0,
-        "select_on": "val",
-        "average_decay": 0.5,
-        "schedular": {"epochs": 2},
-    }
-    file = folder / "experiment.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return file
+    return write_experiment(folder, epochs=2, is_baseline=True, batch_size_train=8, average_decay=0.5)
 
 
 def train(monkeypatch, experiment, output, *arguments):

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import Retrieval
 import run
-from dataset.drawn.scenes import draw_scenes
 from optim import create_optimizer
 from tests.processes import log_lines, run_on_processes
-from tests.tiny import TEXT, captions, pictures, tiny_model, without_dropout
+from tests.small_experiment import write_experiment
+from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
 from utils import processes, training
 from utils.checkpoint import read_checkpoint, read_torch_file
@@ -95,31 +94,17 @@ def test_a_divided_model_learns_what_a_whole_one_does(trained, case):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     """Two short epochs, divided; of an evaluation's batches one process has more than the other, or all."""
-    folder = tmp_path_factory.mktemp("experiment")
-    draw_scenes(folder / "scenes", train=8, val=5, test=3, size=32)
-    values = {
-        **{f"{split}_file": str(folder / f"scenes/scenes_{split}.json") for split in ("train", "val", "test")},
-        "image_root": str(folder / "scenes"),
-        "tokenizer": str(folder / "scenes"),
-        "text_encoder": None,
-        "resnet_ckpt": None,
-        "prior_backbone": "resnet10t",
-        "vision_config": {"vision_width": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
-        "text_config": TEXT | {"vocab_size": 512, "num_hidden_layers": 1},
-        "image_res": 32,
-        "embed_dim": 16,
-        "head": 2,
-        "filter_size": 8,
-        "batch_size_train": 4,
-        "batch_size_test": 4,
-        "batch_size_test_text": 8,
-        "num_workers": 0,
-        "select_on": "val",
-        "schedular": {"epochs": 2},
-    }
-    file = folder / "experiment.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return file
+    return write_experiment(
+        tmp_path_factory.mktemp("experiment"),
+        epochs=2,
+        val=5,
+        test=3,
+        prior_backbone="resnet10t",
+        filter_size=8,
+        batch_size_train=4,
+        batch_size_test=4,
+        batch_size_test_text=8,
+    )
 
 
 def retrieval(port, experiment, output, *arguments):
