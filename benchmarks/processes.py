@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,12 +23,15 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
+from benchmarks.train_step import random_batch  # noqa: E402
 from models import build_model  # noqa: E402
+from models.encoders import normalise  # noqa: E402
 from models.pir import PIR  # noqa: E402
 from optim import create_optimizer  # noqa: E402
 from utils import processes  # noqa: E402
 from utils.config import Config, config_from_file, process_batch  # noqa: E402
 from utils.cost import count_parameters  # noqa: E402
+from utils.errors import run_cli  # noqa: E402
 
 TOKENS = 24  # of the longest caption in a usual batch
 PROBE = 4 * 2**20  # numbers in the all_reduce that tells the speed of the network
@@ -96,26 +100,23 @@ def measured(config: Config, steps: int, global_batch: int | None) -> dict[str, 
     """The median time of a step, after one to warm up, the same number on every process; and the network's speed."""
     device = processes.start("cpu")
     batch = process_batch(config.batch_size_train, global_batch, processes.world_size())
-    captions = batch * config.captions_per_image
     torch.manual_seed(0)
     model = build_model(config).train()
     parallel, optimizer = processes.in_parallel(model), create_optimizer(config.optimizer, model)
-    images = torch.randn(batch, 3, config.image_res, config.image_res)
-    words = config.text_config["vocab_size"]
-    ids = torch.randint(words // 2, words, (captions, min(TOKENS, config.max_tokens)))
-    idx = torch.arange(batch).repeat_interleave(config.captions_per_image) + batch * processes.rank()
+    given = random_batch(replace(config, batch_size_train=batch), min(TOKENS, config.max_tokens))
+    images, idx = normalise(given.images), given.idx + batch * processes.rank()
     times = []
     for _ in range(steps + 1):
         processes.barrier()
         started = time.perf_counter()
-        loss = parallel(images, ids, torch.ones_like(ids), idx=idx, label=idx % 31)["loss"]
+        loss = parallel(images, given.ids, given.attention_mask, idx=idx, label=given.label)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         times.append(time.perf_counter() - started)
     slowest = processes.gather_uneven(torch.tensor([statistics.median(times[1:])], device=device)).max().item()
     speed = bytes_a_second(processes.world_size())
-    sizes = sizes_of(config, model) | {"captions": captions}
+    sizes = sizes_of(config, model) | {"captions": len(given.captions)}
     processes.stop()
     return sizes | {"seconds": slowest, "bytes_a_second": speed}
 
@@ -134,4 +135,4 @@ def bytes_a_second(count: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)
