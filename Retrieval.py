@@ -25,19 +25,18 @@ from dataset.transforms import train_transform
 from models.build import build_model
 from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.encoders import normalise
-from models.pir import PIR
 from models.released import load_released, released_state_dict
+from models.retrieval import RetrievalModel
 from optim import create_optimizer
 from scheduler import create_scheduler
 from utils import checkpoint, output, processes
 from utils.config import Config, config_from_file
 from utils.errors import InputError, run_cli
 from utils.files import file_checksum
-from utils.logs import say, write_json
-from utils.metrics import recall, retrieval_ranks
-from utils.results import Measured, write_arrays
+from utils.logs import say
+from utils.metrics import Measured, recall, retrieval_ranks
 from utils.train_state import TrainState, averaged, gradient_scaler
-from utils.training import Run, keep_evaluation, start_run, train
+from utils.training import Run, start_run, train
 
 
 def main() -> None:
@@ -97,8 +96,10 @@ def main() -> None:
         given = args.output_dir / output.BEST
         load_released(model, checkpoint.read_checkpoint(given))
     weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
+    from utils.results import write_result  # brings fonts and drawing, once at the end
+
     measured = evaluate(embedder, sets["test"], average_orientations=config.average_orientations)
-    write_result(run, embedder, measured, sets["test"], state, weights_sha256)
+    write_result(run, embedder.model, measured, sets["test"], embedder.load, state, weights_sha256)
     output.unlock(args.output_dir)
     processes.stop()
 
@@ -129,27 +130,22 @@ def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[
     return train_loader(records, load=embedder.load, **options)
 
 
-def start_from(model: PIR, config: Config, given: str | None, *, strict: bool, download: bool) -> None:
+def start_from(model: RetrievalModel, config: Config, given: str | None, *, strict: bool, download: bool) -> None:
     """Fill the model from trained weights, or each encoder from its start file (null: left random).
 
     strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
     """
     if given and strict:
         say(f"{given}: {load_released(model, checkpoint.read_checkpoint(given))}")
-        return
-    if given:
+    elif given:
         from models.partial_start import start_from_model
 
         say(start_from_model(model, checkpoint.read_checkpoint(given), given))
-        return
-    from models.start_files import load_prior_start, load_text_start, load_vision_start  # not for an evaluation
+    else:
+        from models.start_files import start_encoders  # not for an evaluation
 
-    if config.vision_start:
-        say(str(load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)))
-    if config.resnet_ckpt and config.has_vir:
-        say(str(load_prior_start(model.instruction_encoder.backbone, config.resnet_ckpt, download=download)))
-    if config.text_encoder:
-        say(str(load_text_start(model.text_encoder.backbone, config.text_encoder, download=download)))
+        for report in start_encoders(model, config, download=download):
+            say(str(report))
 
 
 def train_model(
@@ -158,7 +154,7 @@ def train_model(
     loader: TrainLoader,
     evaluation_set: EvaluationSet,
     identity: Mapping[str, Any],
-) -> TrainState[PIR]:
+) -> TrainState[RetrievalModel]:
     """Train for the config's epochs; the state says which was best on the split that the config selects on.
 
     identity: what, beside the config, a run that is resumed must have been started with.
@@ -180,7 +176,7 @@ def train_model(
 
 def start_training(
     run: Run[Config], embedder: Embedder, steps_per_epoch: int, evaluation_set: EvaluationSet
-) -> tuple["RetrievalTask", TrainState[PIR]]:
+) -> tuple["RetrievalTask", TrainState[RetrievalModel]]:
     """What the training loop takes for the embedder's model, before the first step."""
     c, model = run.config, embedder.model
     optimizer = create_optimizer(c.optimizer, model, fused=not c.shard)
@@ -233,11 +229,11 @@ class RetrievalTask:
         first = zip(batch.idx.tolist()[:5], batch.captions[:5], strict=True)
         return f"{len(batch.captions)} captions, first " + "; ".join(f"picture {i}: {c!r}" for i, c in first)
 
-    def evaluate(self, model: PIR) -> dict[str, float]:
+    def evaluate(self, model: RetrievalModel) -> dict[str, float]:
         """The seven figures on the split that epochs are compared on."""
         return evaluate(replace(self.embedder, model=model), self.evaluation_set).figures
 
-    def write(self, model: PIR, file: Path) -> None:
+    def write(self, model: RetrievalModel, file: Path) -> None:
         """Write a checkpoint in the released layout."""
         state = released_state_dict(model)
         if processes.is_main():
@@ -255,65 +251,6 @@ def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orien
     except ValueError as error:
         raise InputError(f"{error}: the weights are damaged or training diverged") from None
     return Measured(recall(*ranks), *ranks, image_embeds, text_embeds)
-
-
-def write_result(
-    run: Run[Config],
-    embedder: Embedder,
-    measured: Measured,
-    test_set: EvaluationSet,
-    state: TrainState | None,
-    weights_sha256: str,
-) -> None:
-    """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures."""
-    from utils.cost import card_settings, count_parameters, library_versions, peak_memory  # here, once at the end
-
-    memory = peak_memory(run.device)
-    if not processes.is_main():
-        return
-    if state is None:
-        keep_evaluation(run)
-    from utils.examples import draw_examples  # brings fonts and drawing, for one process at the end
-
-    write_arrays(
-        run.output_dir,
-        measured,
-        own_image_of_text=test_set.own_image_of_text,
-        names=test_set.names,
-        labels=test_set.labels,
-        label_names=test_set.label_names,
-    )
-    draw_examples(
-        run.output_dir / output.EXAMPLES,
-        images=test_set.images,
-        captions=test_set.captions,
-        own_image_of_text=test_set.own_image_of_text,
-        image_embeds=measured.image_embeds.cpu(),
-        text_embeds=measured.text_embeds.cpu(),
-        load=embedder.load,
-        title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
-    )
-    result = {
-        **measured.figures,
-        "split": "test",
-        "test_file": run.config.test_file,
-        "pictures": len(test_set.images),
-        "captions": len(test_set.captions),
-        "epoch": state.best_epoch if state else None,
-        "weights_sha256": weights_sha256,
-        "seed": run.seed,
-        "processes": processes.world_size(),
-        "batch_size": run.config.batch_size_train * processes.world_size(),
-        "parameters": count_parameters(embedder.model),
-        "train_seconds": round(state.seconds, 2) if state else None,
-        "peak_memory_bytes": memory,
-        "config": run.config.to_dict(),
-        "cuda": card_settings(run.device),
-        "versions": library_versions(),
-    }
-    write_json(run.output_dir / output.RESULT, result)
-    say("test: " + ", ".join(f"{name} {value:.2f}" for name, value in measured.figures.items()))
-    say(f"results in {run.output_dir}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
-from utils.config import OptimizerConfig
+from utils.config_parts import OptimizerConfig
 
 # As released: by part of a name, so that Swin's relative_position_bias_table does not decay, and the
 # temperatures and the LayerNorm inside an attention unit's ffn do.
@@ -26,6 +26,7 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool =
     ]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            undecayed = any(part in name for part in NO_DECAY)
+            by_name = any(part in name for part in NO_DECAY)
+            undecayed = by_name if config.decay == "released" else parameter.ndim < 2
             groups[2 * (name in multiplied) + undecayed]["params"].append(parameter)
-    return AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8, fused=fused)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=fused)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from models import build_model  # noqa: E402
+from models.build import build_pir  # noqa: E402
 from models.encoders import PictureEncoder  # noqa: E402
 from optim import create_optimizer  # noqa: E402
 from utils.config import config_from_file  # noqa: E402
@@ -52,7 +52,7 @@ def seconds_a_step(case: str, steps: int) -> float:
     """The median time of a step of the light preset on random weights and inputs, after one to warm up."""
     os.chdir(ROOT)
     config = config_from_file("configs/Retrieval_rsicd_lite.yaml")
-    model = build_model(config).train()
+    model = build_pir(config).train()
     # Both start from the same file.
     model.instruction_encoder.backbone.load_state_dict(model.vision_encoder.backbone.state_dict())
     if case == "common stages twice":

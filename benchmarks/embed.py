@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,7 +47,7 @@ from benchmarks.side_by_side import (  # noqa: E402
 )
 from dataset.captions import clean_caption  # noqa: E402
 from dataset.tokenizer import load_tokenizer  # noqa: E402
-from models.build import build_model  # noqa: E402
+from models.build import build_pir  # noqa: E402
 from models.embedder import Embedder, pixels_of  # noqa: E402
 from models.encoders import PICTURE_MEAN, PICTURE_STD, PictureEncoder  # noqa: E402
 from models.pir import PIR  # noqa: E402
@@ -145,7 +145,7 @@ def made(args: argparse.Namespace, captions: Sequence[str]) -> tuple[Embedder, P
     """Our embedder of random weights, and plain encoders of the same."""
     config = config_from_file(args.config, [*args.override, *OURS])
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = build_pir(config).eval()
     plain = plain_encoders(config)
     plain.take_weights(model)
     tokenizer = tokenizer_of(captions, config.text_config["vocab_size"])
@@ -169,7 +169,7 @@ def plain_images(plain: PlainEncoders, embedder: Embedder, pictures: Sequence[nd
     for start in range(0, len(pictures), size):
         batch = torch.stack([torch.from_numpy(picture) for picture in pictures[start : start + size]])
         images = (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        rows.append(plain_head(plain, embedder.model, images))
+        rows.append(plain_head(plain, cast(PIR, embedder.model), images))
     return torch.cat(rows)
 
 
@@ -194,7 +194,7 @@ def as_pretrained(images: Tensor, encoder: PictureEncoder) -> Tensor:
 @torch.inference_mode()
 def plain_texts(plain: PlainEncoders, embedder: Embedder, captions: Sequence[str]) -> Tensor:
     """Captions -> unit embeddings `[N, D]`."""
-    model, c = embedder.model, embedder.config
+    model, c = cast(PIR, embedder.model), embedder.config
     cut: dict[str, Any] = {"padding": "longest", "truncation": True, "max_length": c.max_tokens}
     rows = []
     for start in range(0, len(captions), c.batch_size_test_text):

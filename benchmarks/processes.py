@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
 from benchmarks.train_step import random_batch  # noqa: E402
-from models import build_model  # noqa: E402
+from models.build import build_pir  # noqa: E402
 from models.encoders import normalise  # noqa: E402
 from models.pir import PIR  # noqa: E402
 from optim import create_optimizer  # noqa: E402
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     config = config_from_file(args.config)
     if args.sizes:
-        sizes = sizes_of(config, build_model(config))
+        sizes = sizes_of(config, build_pir(config))
         print(f"{sizes['total']:,} parameters, {sizes['trained']:,} trained; {sizes['captions']} captions a process")
         for count in (8, 64, 512):
             print(f"{count:4} processes: {', '.join(f'{k} {v / 1e6:,.1f} MB' for k, v in sent(sizes, count).items())}")
@@ -101,7 +101,7 @@ def measured(config: Config, steps: int, global_batch: int | None) -> dict[str, 
     device = processes.start("cpu")
     batch = process_batch(config.batch_size_train, global_batch, processes.world_size())
     torch.manual_seed(0)
-    model = build_model(config).train()
+    model = build_pir(config).train()
     parallel, optimizer = processes.in_parallel(model), create_optimizer(config.optimizer, model)
     given = random_batch(replace(config, batch_size_train=batch), min(TOKENS, config.max_tokens))
     images, idx = normalise(given.images), given.idx + batch * processes.rank()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
@@ -18,6 +19,8 @@ from utils.files import check_regular
 # Loader workers are forked processes with a core each: the tokenizer's own threads would only contend (and
 # it prints a warning at every fork unless this is set).
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+PAD_TO = "pad_to"  # of a tokenizer whose text encoder takes captions padded to so many tokens alone
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -82,4 +85,6 @@ def tokenized(captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_l
 def padded(ids: list[Tensor], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """Ids and attention mask `[b, L]` of tokenized captions, L the tokens of the longest."""
     pad = partial(pad_sequence, batch_first=True, padding_side=tokenizer.padding_side)
-    return pad(ids, padding_value=tokenizer.pad_token_id), pad([torch.ones_like(row) for row in ids])
+    rows, masks = pad(ids, padding_value=tokenizer.pad_token_id), pad([torch.ones_like(row) for row in ids])
+    missing = (0, max(0, getattr(tokenizer, PAD_TO, 0) - rows.shape[1]))
+    return F.pad(rows, missing, value=tokenizer.pad_token_id), F.pad(masks, missing)

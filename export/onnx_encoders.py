@@ -17,7 +17,7 @@ from export.card import write_card
 from export.folder import IMAGE, TEXT
 from models.embedder import Embedder
 from models.encoders import normalise
-from models.pir import PIR
+from models.retrieval import RetrievalModel
 from utils.errors import InputError, reason
 from utils.output import PREPROCESSING
 
@@ -27,7 +27,7 @@ OPSET = 18
 class ImageGraph(nn.Module):
     """uint8 pictures `[B, 3, S, S]` -> unit embeddings `[B, D]`, normalisation and orientations within."""
 
-    def __init__(self, model: PIR, *, average_orientations: bool) -> None:
+    def __init__(self, model: RetrievalModel, *, average_orientations: bool) -> None:
         super().__init__()
         self.model, self.average_orientations = model, average_orientations
 
@@ -45,7 +45,7 @@ class ImageGraph(nn.Module):
 class TextGraph(nn.Module):
     """Token ids and attention mask `[B, L]` -> unit embeddings `[B, D]`."""
 
-    def __init__(self, model: PIR) -> None:
+    def __init__(self, model: RetrievalModel) -> None:
         super().__init__()
         self.model = model
 

@@ -3,14 +3,24 @@
 from models.backbones import bert_like, swin, timm_backbone, vit_small
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
 from models.pir import PIR, check_filter
+from models.retrieval import RetrievalModel
 from utils.config import Config
 
 
-def build_model(config: Config) -> PIR:
+def build_model(config: Config) -> RetrievalModel:
     """The model of a config, random weights; start files and checkpoints are loaded afterwards.
 
-    Raises InputError where sizes do not fit each other or timm or transformers do not know a name.
+    Raises InputError where sizes do not fit each other, or timm, transformers or open_clip do not know a name.
     """
+    if config.clip_model:
+        from models.clip import build_clip  # brings open_clip
+
+        return build_clip(config)
+    return build_pir(config)
+
+
+def build_pir(config: Config) -> PIR:
+    """PIR with the config's encoders; as `build_model`."""
     c, sizes = config, config.vision_config
     if sizes.backbone:
         backbone = timm_backbone(sizes.backbone, image_res=c.image_res, pooled=False)
@@ -34,7 +44,7 @@ def build_model(config: Config) -> PIR:
     if c.has_vir:
         instruction_encoder = InstructionEncoder(
             timm_backbone(c.prior_backbone, image_res=c.image_res, pooled=True),
-            finetune=c.finetune_conv,
+            finetune=c.finetune_conv and "prior" not in c.freeze,
             batch_stats=c.prior_batch_stats,
             own_normalisation=c.prior_normalisation == "own",
         )
@@ -47,6 +57,9 @@ def build_model(config: Config) -> PIR:
 
         freeze_all_but_last_layers(text_backbone, c.text_trained_layers)
     text_encoder = TextEncoder(text_backbone, mask_padding=c.mask_padding, summary=c.text_summary)
+    for name, encoder in (("vision", vision_encoder), ("text", text_encoder)):
+        if name in c.freeze:
+            encoder.requires_grad_(False)
     model = PIR(vision_encoder, instruction_encoder, text_encoder, c)
     if instruction_encoder and sizes.backbone == c.prior_backbone:
         from models.common_stages import CommonStages  # for those who may have some

@@ -2,12 +2,12 @@
 
 import torch
 
-from models.pir import PIR
+from models.retrieval import RetrievalModel
 from utils.errors import reason
 from utils.logs import say
 
 
-def compile_encoders(model: PIR, device: torch.device) -> None:
+def compile_encoders(model: RetrievalModel, device: torch.device) -> None:
     """Have the encoders compiled when they are first called; names and values of the weights stay.
 
     Where there is no working compiler, as without a C++ compiler on a CPU, it says so and leaves them as they are.
@@ -19,7 +19,5 @@ def compile_encoders(model: PIR, device: torch.device) -> None:
         return
     say("compiling the encoders: the first steps take minutes, and so does a caption length that is new")
     model.common_stages = None  # which are run one by one, past the compiled encoders
-    for encoder in filter(
-        None, (model.vision_encoder, model.text_encoder, getattr(model, "instruction_encoder", None))
-    ):
+    for encoder in model.encoders():
         encoder.compile(dynamic=True)

@@ -30,8 +30,8 @@ from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
 from models.build import build_model
 from models.encoders import normalise
-from models.pir import PIR
 from models.released import load_released
+from models.retrieval import RetrievalModel
 from utils import processes
 from utils.checkpoint import read_checkpoint
 from utils.config import Config, config_from_file
@@ -51,7 +51,7 @@ class Embedder:
     must ask, and one thread of each.
     """
 
-    model: PIR
+    model: RetrievalModel
     config: Config
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
@@ -162,14 +162,22 @@ def load(
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a config, its vocabulary checked against the text encoder's."""
+    if config.clip_model:
+        from models.clip_words import words_of_pair  # for those who have one
+
+        return words_of_pair(config, download=download)
     if config.tokenizer_folder is None:
         raise InputError("config: 'text_encoder' is null, so 'tokenizer' must name a folder with a vocabulary")
-    folder = config.tokenizer_folder
+    return tokenizer_in(config.tokenizer_folder, config.text_config["vocab_size"], download=download)
+
+
+def tokenizer_in(folder: str, vocab_size: int, *, download: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a start's folder, with at most `vocab_size` words."""
     if folder.startswith(HUB):
         from models.start_files import resolve_start  # an evaluation of a local folder has no use for starts
 
-        return load_tokenizer(resolve_start(folder, download=download), config.text_config["vocab_size"])
-    return load_tokenizer(local_start(folder), config.text_config["vocab_size"])
+        return load_tokenizer(resolve_start(folder, download=download), vocab_size)
+    return load_tokenizer(local_start(folder), vocab_size)
 
 
 def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:
@@ -190,7 +198,7 @@ def pixels_of(picture: Picture, rule: PictureRule = USUAL) -> ndarray:
 
 @torch.inference_mode()
 def embed_picture_batches(
-    model: PIR,
+    model: RetrievalModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     total: int,
     device: torch.device,
@@ -207,7 +215,9 @@ def embed_picture_batches(
     return _in_order(embedded, total, model, device)
 
 
-def _picture_embeddings(model: PIR, images: Tensor, device: torch.device, average_orientations: bool) -> Tensor:
+def _picture_embeddings(
+    model: RetrievalModel, images: Tensor, device: torch.device, average_orientations: bool
+) -> Tensor:
     """uint8 `[b, 3, H, W]` -> unit embeddings `[b, D]`."""
     images = normalise(images.to(device, non_blocking=True))
     views = orientations(images) if average_orientations else [images]
@@ -222,16 +232,16 @@ def orientations(images: Tensor) -> list[Tensor]:
 
 @torch.inference_mode()
 def embed_caption_batches(
-    model: PIR, batches: Iterable[tuple[Tensor, Tensor, Tensor]], total: int, device: torch.device
+    model: RetrievalModel, batches: Iterable[tuple[Tensor, Tensor, Tensor]], total: int, device: torch.device
 ) -> Tensor:
     """Batches of (positions `[b]`, ids `[b, L]`, attention mask `[b, L]`) -> `[total, D]`, in order."""
     embedded = [(positions, model.encode_text(ids.to(device), mask.to(device))) for positions, ids, mask in batches]
     return _in_order(embedded, total, model, device)
 
 
-def _in_order(embedded: list[tuple[Tensor, Tensor]], total: int, model: PIR, device: torch.device) -> Tensor:
+def _in_order(embedded: list[tuple[Tensor, Tensor]], total: int, model: RetrievalModel, device: torch.device) -> Tensor:
     """This process's (positions, rows) and everyone else's, as one `[total, D]`."""
-    dim = model.vision_proj.out_features
+    dim = model.embed_dim
     positions = torch.cat([p.to(device) for p, _ in embedded] or [torch.empty(0, dtype=torch.long, device=device)])
     rows = torch.cat([r[: len(p)] for p, r in embedded] or [torch.empty(0, dim, device=device)])
     ordered = torch.empty(total, dim, device=device)

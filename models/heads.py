@@ -8,6 +8,8 @@ Whatever the head, the first token is the summary, and the correction is read fr
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.belief import most_believed, weighed_by_belief
+
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention with separate linears for value, key and query and one that merges the heads."""
@@ -66,30 +68,28 @@ class ProgressiveAttention(nn.Module):
 
 
 class VisionInstruction(ProgressiveAttention):
-    """VIR, Spatial-PAE: the picture tokens that the prior believes in, attended under the prior's instruction."""
+    """VIR, Spatial-PAE: the picture tokens that the prior believes in, attended under the prior's instruction.
 
-    def __init__(self, dim: int, units: int, filter_size: int, heads: int, dropout: float) -> None:
+    soft: all tokens, weighed by belief (`weight` and `norm` of `weighed_by_belief`), in place of the `filter_size` most
+    believed.
+    """
+
+    def __init__(
+        self, dim: int, units: int, filter_size: int, heads: int, dropout: float, soft: tuple[str, str] | None = None
+    ) -> None:
         super().__init__(dim, units, heads, dropout)
-        self.filter_size = filter_size
+        self.filter_size, self.soft = filter_size, soft
 
     def forward(self, tokens: Tensor, instruction: Tensor) -> Tensor:
         """tokens `[B, N, D]` with the summary first, instruction `[B, 1, D]` -> `[B, D]`."""
-        kept = most_believed(tokens, instruction, self.filter_size)  # [B, F, D]
+        if self.soft:
+            kept = weighed_by_belief(tokens, instruction, *self.soft)  # [B, N, D]
+        else:
+            kept = most_believed(tokens, instruction, self.filter_size)  # [B, F, D]
         for mapping, attend, activate in zip(self.mapping, self.self_attention, self.cross_attention, strict=True):
             attended = attend(kept, kept)
             kept = activate(attended, query=mapping(instruction).expand_as(attended))
         return self.head(kept[:, 0])
-
-
-def most_believed(tokens: Tensor, instruction: Tensor, count: int) -> Tensor:
-    """The `count` tokens that agree most with the instruction, in falling order of belief.
-
-    tokens `[B, N, D]`, instruction `[B, 1, D]` -> `[B, count, D]`. The belief ranks and is not
-    differentiated; the kept tokens are.
-    """
-    belief = (tokens @ instruction.transpose(1, 2)).squeeze(2).softmax(dim=1)  # [B, N]
-    kept = belief.topk(count, dim=1).indices  # [B, count]
-    return tokens.gather(1, kept.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
 
 class LanguageCycle(ProgressiveAttention):

@@ -68,14 +68,17 @@ def affiliation_loss(
     temp: Tensor | float,
     *,
     center_scope: str = "process",
+    center_choice: str = "caption",
     same_class_negatives: bool = True,
     gather_grad: str = "local",
     counts: Counts = None,
 ) -> Tensor:
-    """Cluster-wise affiliation loss: a picture to the text centre of its scene, a caption to the image centre.
+    """Cluster-wise affiliation loss: a picture to the text centre of its scene, and captions to the image centre.
 
     v, t `[B, D]`; label `[B]`: scene classes; temp: its own temperature.
     center_scope: centres from this process's samples (`process`, as released) or all (`global`).
+    center_choice: each image centre chooses its `caption` among all, as released, or a caption its `center`, as
+    PriorCLIP's.
     same_class_negatives: as released, another sample of the class is a negative though its centre is the
     same; False leaves it out of the comparison.
     """
@@ -87,10 +90,12 @@ def affiliation_loss(
         image_centers = class_centers(gather(v, counts), all_label, of=label)
         text_centers = class_centers(all_t, all_label, of=label)
     image_to_center = v @ gather(text_centers, counts).T / temp  # [B, N]
-    # Each image centre chooses its caption among all captions, as released.
-    center_to_text = image_centers @ all_t.T / temp  # [B, N]
+    if center_choice == "caption":
+        text_and_center = image_centers @ all_t.T / temp  # [B, N]
+    else:
+        text_and_center = t @ gather(image_centers, counts).T / temp  # [B, N]
     if not same_class_negatives:
         left_out = (label[:, None] == all_label) & (own[:, None] != torch.arange(len(all_t), device=v.device))
         image_to_center = image_to_center.masked_fill(left_out, float("-inf"))
-        center_to_text = center_to_text.masked_fill(left_out, float("-inf"))
-    return global_mean((_cross_entropy(image_to_center, own) + _cross_entropy(center_to_text, own)) / 2)
+        text_and_center = text_and_center.masked_fill(left_out, float("-inf"))
+    return global_mean((_cross_entropy(image_to_center, own) + _cross_entropy(text_and_center, own)) / 2)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.pir import PIR
 from models.published_names import to_ours
 from models.released import DERIVED, released_name
+from models.retrieval import RetrievalModel
 from utils.checkpoint import misfits
 from utils.errors import InputError
 
@@ -24,7 +24,7 @@ ENCODERS = {
 }
 
 
-def start_from_model(model: PIR, state: Mapping[str, Tensor], file: str) -> str:
+def start_from_model(model: RetrievalModel, state: Mapping[str, Tensor], file: str) -> str:
     """Fill a model from a state dict in the released or X-VLM's layout, as far as it fits; a report of what did not.
 
     Raises InputError, the model unchanged, where less than half of an encoder's tensors, or none at all, would be
@@ -56,7 +56,7 @@ def start_from_model(model: PIR, state: Mapping[str, Tensor], file: str) -> str:
     return f"{file}: {len(filled)} of {len(own)} tensors" + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def _in_our_names(model: PIR, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _in_our_names(model: RetrievalModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors by the names of the model's own, its encoders' tables in the model's sizes."""
     state = {name: tensor for name, tensor in state.items() if name.rsplit(".", 1)[-1] not in DERIVED}
     own_name = {released_name(name): name for name in model.state_dict()}

@@ -1,16 +1,13 @@
 """A batch embedded in pieces: the gradient of the whole, the memory of one (gradient caching, Gao et al. 2021)."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-if TYPE_CHECKING:
-    from models.pir import PIR
 
-
-def embedded_in_pieces(model: "PIR", images: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def embedded_in_pieces(model: Any, images: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """What `encode_image` and `encode_text` give, the activations of one of `model.accumulate` pieces held at a time.
 
     Each piece is embedded again, with the same dropout, when the gradient of a loss over the whole batch comes back to

@@ -1,6 +1,6 @@
-"""PIR: tokens -> embeddings -> losses; what run-time code calls (docs/behaviour.md, 1 to 3)."""
+"""PIR: tokens -> embeddings (docs/behaviour.md, 1 and 2)."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +8,14 @@ from torch import Tensor, nn
 
 from models.encoders import InstructionEncoder, TextEncoder, VisionEncoder
 from models.heads import LanguageCycle, VisionInstruction
-from models.losses import affiliation_loss, contrastive_loss
+from models.retrieval import RetrievalModel
 from utils.config import Config
 from utils.config_checks import MAX_PICTURE_TOKENS
 from utils.errors import InputError
 
 
-class PIR(nn.Module):
-    """Two verbs, `encode_image` and `encode_text`; called, it gives the losses of a batch."""
-
-    common_stages: Any = None  # a CommonStages, where the picture encoder and its prior may have some
+class PIR(RetrievalModel):
+    """Encoders of pictures and of captions, each corrected by its head, VIR under the prior's instruction and LCA."""
 
     def __init__(
         self,
@@ -27,16 +25,9 @@ class PIR(nn.Module):
         config: Config,
     ) -> None:
         """instruction_encoder: the prior; None where the config has no VIR."""
-        super().__init__()
+        super().__init__(config)
         self.init_params: list[str] = []  # names that the optimizer's lr_mult reaches
         c, dim = config, config.embed_dim
-        self.use_affil_loss, self.use_triplet_loss = c.use_affil_loss, c.use_triplet_loss
-        self.max_violation = c.max_violation
-        self.center_factor, self.clamp_temp = c.center_factor, c.clamp_temp
-        self.gather_grad, self.center_scope = c.gather_grad, c.center_scope
-        self.accumulate = c.accumulate
-        self.same_class_negatives, self.same_sentence_positives = c.same_class_negatives, c.same_sentence_positives
-
         if not c.use_triplet_loss:
             self.temp = nn.Parameter(torch.tensor(c.temp1))
         if c.use_affil_loss:
@@ -49,7 +40,9 @@ class PIR(nn.Module):
         if instruction_encoder is not None:
             self.instruction_encoder = instruction_encoder
             self.conv_proj = nn.Linear(instruction_encoder.width, dim)
-            self.vision_instruction = VisionInstruction(dim, c.instru_num, c.filter_size, c.head, c.dropout_r)
+            self.vision_instruction = VisionInstruction(
+                dim, c.instru_num, c.filter_size, c.head, c.dropout_r, c.soft_belief
+            )
         if c.has_lca:
             self.language_cycle = LanguageCycle(dim, c.cycle_num, c.head, c.dropout_r, cycle=c.lca_cycle)
         if c.use_tel:
@@ -93,52 +86,27 @@ class PIR(nn.Module):
             summary = summary + self.text_layer(tokens, mask)
         return F.normalize(summary.float(), dim=-1)
 
-    def forward(
-        self,
-        images: Tensor,
-        ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        idx: Tensor | None = None,
-        label: Tensor | None = None,
-        sentence: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The losses of a batch, named as released: `loss_contr`, `loss_affil`, `loss_triplet` as configured.
+    def encoders(self) -> Iterator[nn.Module]:
+        """Those of pictures and of captions, and the prior."""
+        yield from (self.vision_encoder, self.text_encoder)
+        if self.has_vir:
+            yield self.instruction_encoder
 
-        `loss` among them is what is minimised: triplet alone, or contrastive plus `center_factor` times affiliation.
+    def layers(self) -> Iterator[nn.Module]:
+        """Stages and blocks of the picture encoder and its prior, layers of the text encoder."""
+        from models.freezing import layers_of
 
-        images `[B, 3, H, W]`; ids `[k * B, L]`, k captions a picture, one picture's side by side;
-        idx, label and sentence `[k * B]`: picture ids, scene classes, and a number a sentence.
-        """
-        if self.accumulate > 1:
-            from models.pieces import embedded_in_pieces  # for those whose memory is short
+        for encoder in (self.vision_encoder, *([self.instruction_encoder] if self.has_vir else [])):
+            for stack in encoder.backbone.children():
+                for stage in stack if isinstance(stack, nn.Sequential | nn.ModuleList) else ():
+                    blocks = getattr(stage, "blocks", ())  # of a Swin or a ConvNeXt; a ViT's blocks are the stages
+                    yield from (part for part in (*blocks, stage) if next(part.parameters(), None) is not None)
+        yield from layers_of(self.text_encoder.backbone)
 
-            v, t = embedded_in_pieces(self, images, ids, attention_mask)
-        else:
-            v, t = self.encode_image(images), self.encode_text(ids, attention_mask)
-        v = v.repeat_interleave(len(t) // len(v), dim=0)  # [k * B, D]
-        with torch.autocast(v.device.type, enabled=False):  # similarities of a low precision mix up near ones
-            if self.use_triplet_loss:
-                from models.baselines import triplet_loss
-
-                loss = triplet_loss(v, t, hardest=self.max_violation, gather_grad=self.gather_grad)
-                return {"loss_triplet": loss, "loss": loss}
-            said = sentence if self.same_sentence_positives else None
-            contrastive = contrastive_loss(v, t, self._clamped(self.temp), idx, said, gather_grad=self.gather_grad)
-            losses = {"loss_contr": contrastive, "loss": contrastive}
-            if self.use_affil_loss:
-                assert label is not None  # a train set without labels is refused where this loss is used
-                losses["loss_affil"] = affiliation_loss(
-                    v,
-                    t,
-                    label,
-                    self._clamped(self.temp2),
-                    center_scope=self.center_scope,
-                    same_class_negatives=self.same_class_negatives,
-                    gather_grad=self.gather_grad,
-                )
-                losses["loss"] = contrastive + self.center_factor * losses["loss_affil"]
-        return losses
+    def temperatures(self) -> tuple[Tensor, Tensor]:
+        """Those that are learnt, the second only where there is an affiliation loss."""
+        temp = self._clamped(self.temp)
+        return temp, self._clamped(self.temp2) if self.use_affil_loss else temp
 
     def _clamped(self, temp: Tensor) -> Tensor:
         """The temperature, with `clamp_temp` held within X-VLM's range."""
@@ -150,5 +118,5 @@ class PIR(nn.Module):
 
 def check_filter(config: Config, tokens: int) -> None:
     """Raise InputError where VIR would keep more tokens than the picture encoder gives."""
-    if config.has_vir and config.filter_size > min(tokens, MAX_PICTURE_TOKENS):
+    if config.has_vir and config.belief == "hard" and config.filter_size > min(tokens, MAX_PICTURE_TOKENS):
         raise InputError(f"'filter_size' {config.filter_size} is over the {tokens} picture tokens there are")

@@ -13,6 +13,7 @@ TEMPERATURES = ("temp", "temp2")  # a model has those of its losses only
 
 # Ours -> released, first match. The prior is numbered as the sequence conv1, bn1, act, pool, layer1, ...
 _RENAMED = [
+    (r"^clip\.", ""),  # a CLIP pair's tensors are named as open_clip names them
     (r"^vision_encoder\.backbone\.", "vision_encoder."),
     (r"^instruction_encoder\.backbone\.", "conv_encoder."),
     (r"^text_encoder\.backbone\.", "text_encoder."),

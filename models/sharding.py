@@ -4,7 +4,7 @@ FSDP2 in place of DistributedDataParallel. A unit, a block or a stage of an enco
 State dicts are whole, so that every file is as it is without, and gathering one is the work of all processes together.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from models.embedder import Embedder
-from models.freezing import layers_of
-from models.pir import PIR
+from models.retrieval import RetrievalModel
 from utils import processes
 from utils.shard_rule import check_shard
 
@@ -37,7 +36,7 @@ def shard(embedder: Embedder) -> Embedder:
     return DividedEmbedder(**vars(embedder))
 
 
-def divide(model: PIR, device: torch.device) -> None:
+def divide(model: RetrievalModel, device: torch.device) -> None:
     """Divide a model among the processes."""
     mesh = init_device_mesh(device.type, (processes.world_size(),))
     model.common_stages = None  # compares weights outside the forward of their unit, where they are divided
@@ -49,7 +48,7 @@ def divide(model: PIR, device: torch.device) -> None:
         number.data = number.data.to(device)
         if number.requires_grad:
             number.register_hook(processes.mean)
-    for unit in units(model):
+    for unit in model.layers():
         unit.register_forward_hook(_no_view)
         fully_shard(unit, mesh=mesh, ignored_params=numbers)
     fully_shard(model, mesh=mesh, ignored_params=numbers)
@@ -65,16 +64,6 @@ def divide(model: PIR, device: torch.device) -> None:
 
     model.register_load_state_dict_pre_hook(share)
     model.register_state_dict_post_hook(gather)
-
-
-def units(model: PIR) -> Iterator[nn.Module]:
-    """The parts that are gathered one at a time, inner ones first; what is in none of them is gathered as a whole."""
-    for encoder in (model.vision_encoder, *([model.instruction_encoder] if model.has_vir else [])):
-        for stack in encoder.backbone.children():
-            for stage in stack if isinstance(stack, nn.Sequential | nn.ModuleList) else ():
-                blocks = getattr(stage, "blocks", ())  # of a Swin or a ConvNeXt; a ViT's blocks are the stages
-                yield from (part for part in (*blocks, stage) if next(part.parameters(), None) is not None)
-    yield from layers_of(model.text_encoder.backbone)
 
 
 def keep_files_whole(optimizer: Optimizer) -> None:

@@ -4,8 +4,10 @@ A start is a path, `package:NAME/inside/path`, `timm:NAME` or `hf:ORG/NAME`. Wha
 its encoder whole and says so, or is an error that leaves the encoder as it was.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import snapshot_download
@@ -13,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from utils.checkpoint import misfits, read_checkpoint
+from utils.config import Config
 from utils.errors import InputError
 from utils.start_names import HUB, PACKAGE, WEIGHT_FILES, few, local_start, weight_file
 
@@ -36,6 +39,24 @@ class StartReport:
     def __str__(self) -> str:
         line = f"{self.encoder}: {self.matched} of {self.needed} tensors from {self.file}"
         return line + (f" ({len(self.dropped)} dropped: {few(self.dropped)})" if self.dropped else "")
+
+
+def start_encoders(model: Any, config: Config, *, download: bool = False) -> Iterator[StartReport]:
+    """Fill a model's encoders, one after another, from the starts that its config names."""
+    if config.clip_start:
+        yield load_clip_start(model.clip, config.clip_start, download=download)
+    if config.vision_start:
+        yield load_vision_start(model.vision_encoder.backbone, config.vision_start, download=download)
+    if config.resnet_ckpt and (config.has_vir or config.instruct == "before_blocks"):
+        prior = model.instruction_encoder.backbone if config.has_vir else model.res_visual
+        yield load_prior_start(prior, config.resnet_ckpt, download=download)
+    if config.text_encoder:
+        yield load_text_start(model.text_encoder.backbone, config.text_encoder, download=download)
+
+
+def load_clip_start(pair: nn.Module, spec: str, *, download: bool = False) -> StartReport:
+    """Fill a CLIP tower pair from weights in open_clip's names; as `load_vision_start`."""
+    return _load("clip", pair, spec, (), download)
 
 
 def load_vision_start(module: nn.Module, spec: str, *, download: bool = False) -> StartReport:

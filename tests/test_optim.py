@@ -8,7 +8,7 @@ from models import build_model
 from models.released import released_name
 from optim import create_optimizer
 from scheduler import create_scheduler
-from utils.config import OptimizerConfig, SchedularConfig
+from utils.config_parts import OptimizerConfig, SchedularConfig
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.processes import run_on_processes
 from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
 from utils import processes
-from utils.config import OptimizerConfig
+from utils.config_parts import OptimizerConfig
 from utils.train_state import TrainState
 from utils.training import Run, train
 

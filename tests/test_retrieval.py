@@ -30,8 +30,8 @@ from utils import output, processes, training
 from utils.checkpoint import read_checkpoint
 from utils.config import config_from_file
 from utils.errors import InputError
-from utils.metrics import image_ranks
-from utils.results import Measured, write_arrays
+from utils.metrics import Measured, image_ranks
+from utils.results import write_arrays
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10", "r_mean"]

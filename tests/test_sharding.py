@@ -17,7 +17,7 @@ from tests.tiny import captions, pictures, tiny_model, without_dropout
 from tests.tiny import tiny_config as tiny_config_in
 from utils import processes, training
 from utils.checkpoint import read_checkpoint, read_torch_file
-from utils.config import OptimizerConfig
+from utils.config_parts import OptimizerConfig
 from utils.errors import InputError
 from utils.launch import unused_port
 from utils.shard_rule import check_shard

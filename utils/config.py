@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.config_checks import impossible
+from utils.config_parts import OptimizerConfig, ScenesConfig, SchedularConfig, VisionSizes
 from utils.errors import InputError, listed
 from utils.files import read_json
 from utils.output import BEST, CONFIG, EXPORTED_CONFIG
@@ -22,7 +23,6 @@ from utils.typed import (
     Repeats,
     Share,
     Whole,
-    WholeFromZero,
     Width,
     apply_override,
     read_based_yaml,
@@ -34,54 +34,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RELEASED_VIT_START = "data/deit_small_patch16_224-cd65a155.pth"
 # Where a YAML names no file of sizes, nor gives them itself.
 SIZE_FILES = {"vision_config": "configs/config_swinT_224.json", "text_config": "configs/config_bert.json"}
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (docs/behaviour.md, 4)."""
-
-    opt: Literal["adamW"] = "adamW"
-    lr: Positive = 6e-5
-    weight_decay: NotNegative = 0.01
-    lr_mult: float = 2.0
-    lr_mult_heads: bool = False  # whether lr_mult reaches what is not in an encoder (released: nothing)
-
-
-@dataclass(frozen=True)
-class SchedularConfig:
-    """Warm-up and decay (docs/behaviour.md, 4); the misspelling is the released key."""
-
-    sched: Literal["linear"] = "linear"
-    lr: float = 6e-5  # unused, as released: the optimizer's counts
-    epochs: Count = 50
-    num_warmup_steps: NotNegative = 0.1  # a fraction below 1, or a count of steps
-
-
-@dataclass(frozen=True)
-class VisionSizes:
-    """`vision_config`: Swin's sizes as released, or `backbone`, any timm model, with its `ckpt`."""
-
-    ckpt: str | None = None  # weights to start from; null: random ones
-    vision_width: Width = 768
-    image_res: Width | None = None  # where given, it must be the experiment's
-    window_size: Repeats = 7
-    patch_size: Repeats = 4
-    embed_dim: Width = 96
-    depths: tuple[Repeats, ...] = (2, 2, 6, 2)
-    num_heads: tuple[Repeats, ...] = (3, 6, 12, 24)
-    backbone: str | None = None
-
-
-@dataclass(frozen=True)
-class ScenesConfig:
-    """The drawn data set of the demo, made before training where `folder` lacks it."""
-
-    folder: str
-    seed: Whole = 0
-    train: WholeFromZero = 1200
-    val: WholeFromZero = 150
-    test: WholeFromZero = 200
-    size: Width = 112
 
 
 @dataclass(frozen=True)
@@ -144,6 +96,17 @@ class Config:
     dropout_r: Share = 0.2
     zero_init_heads: bool = False  # the two branches start at nothing, and grow
 
+    # A CLIP tower pair in place of the picture and the text encoder, with or without the heads (docs/clip.md)
+    clip_model: str | None = None  # open_clip's name, or a JSON file of sizes as open_clip has them
+    clip_start: str | None = None  # its weights; null: random ones
+    instruct: Literal["tokens", "before_blocks"] = "tokens"  # VIR over the tower's tokens, or as PriorCLIP does
+    belief: Literal["hard", "soft"] = "hard"  # the prior has VIR keep `filter_size` tokens, or weighs all
+    soft_weight: Literal["released", "rank", "belief"] = "released"
+    belief_norm: Literal["tokens", "channels", "none"] = "tokens"
+    pool: Literal["instruction", "class"] = "instruction"  # the token that before_blocks takes for the picture
+    prior_width: Width | None = None  # of a CLIP ResNet's embedding, as prior (`clip:RN50`); null: its own
+    freeze: tuple[Literal["vision", "text", "prior"], ...] = ()  # encoders that are not trained
+
     # Losses
     temp1: Positive = 0.07
     temp2: Positive = 0.07
@@ -151,6 +114,9 @@ class Config:
     use_triplet_loss: bool = False
     max_violation: bool = False  # of the triplet loss: the hardest violation of each row and column, not all
     center_factor: NotNegative = 1.0
+    contrastive: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: SigLIP's, each pair by itself
+    positives: Literal["picture", "pair"] = "picture"  # captions of one picture are all its own, or one is
+    center_choice: Literal["caption", "center"] = "caption"  # an image centre chooses captions; a caption, centres
     same_sentence_positives: bool = False  # a caption that other pictures have too, word for word, is theirs as well
 
     # Flaws of the released code; the defaults are the released behaviour
@@ -176,12 +142,17 @@ class Config:
     @property
     def has_vir(self) -> bool:
         """Whether the picture side has Vision Instruction Representation, and with it a prior."""
-        return self.use_vir and not (self.is_baseline or self.use_tel)
+        return self.use_vir and self.instruct == "tokens" and not (self.is_baseline or self.use_tel)
 
     @property
     def has_lca(self) -> bool:
         """Whether the text side has Language Cycle Attention."""
-        return self.use_lca and not (self.is_baseline or self.use_tel)
+        return self.use_lca and self.instruct == "tokens" and not (self.is_baseline or self.use_tel)
+
+    @property
+    def soft_belief(self) -> tuple[str, str] | None:
+        """How belief weighs tokens and what is then normed; None where it keeps some."""
+        return (self.soft_weight, self.belief_norm) if self.belief == "soft" else None
 
     @property
     def trains_from_shards(self) -> bool:
@@ -207,12 +178,14 @@ class Config:
     @property
     def encoder_starts(self) -> list[str]:
         """What the encoders start from, as the config names it."""
-        prior = self.resnet_ckpt if self.has_vir else None
-        return [name for name in (self.vision_start, prior, self.text_encoder) if name]
+        prior = self.resnet_ckpt if self.has_vir or self.instruct == "before_blocks" else None
+        return [name for name in (self.clip_start, self.vision_start, prior, self.text_encoder) if name]
 
     @property
     def vision_start(self) -> str | None:
         """The picture encoder's start file; the released ViT has its own, fixed one."""
+        if self.clip_model:
+            return None
         if self.use_swin or self.vision_config.backbone:
             return self.vision_config.ckpt
         return RELEASED_VIT_START
@@ -249,6 +222,10 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     unknown key (with the nearest known one), wrong kind and impossible size, counted, the first five shown.
     """
     known = dict(values)
+    if known.get("clip_model"):
+        from utils.clip_config import with_clip_sizes  # for those who have one
+
+        known = with_clip_sizes(known)
     sizes = {key: known.pop(key, file) for key, file in SIZE_FILES.items()}
     if isinstance(known.get("train_file"), str):
         known["train_file"] = [known["train_file"]]
@@ -270,9 +247,9 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
 def usual_normalisation(backbone: str) -> Literal["clip", "own"]:
     """What a prior's pictures get where a config does not say: a backbone's own, as it was pretrained.
 
-    But for the released ResNet-50, which was trained and recorded in CLIP's.
+    But for the released ResNet-50, which was trained and recorded in CLIP's, and CLIP's own.
     """
-    return "clip" if backbone == "resnet50" else "own"
+    return "clip" if backbone == "resnet50" or backbone.startswith("clip:") else "own"
 
 
 def _sizes_in(file: str, key: str) -> dict[str, Any]:

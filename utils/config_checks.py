@@ -48,6 +48,10 @@ def impossible(c: Config) -> list[str]:
         from utils.picture_rule import impossible_rule
 
         problems += impossible_rule(c.deep_pictures, c.bands)
+    if c.clip_model is not None or c.instruct == "before_blocks":
+        from utils.clip_config import impossible_clip
+
+        problems += impossible_clip(c)
     return problems + _impossible_text(c) + _impossible_pictures(c)
 
 
@@ -80,7 +84,7 @@ def _impossible_pictures(c: Config) -> list[str]:
     sizes = c.vision_config
     if sizes.image_res not in (None, c.image_res):
         return [f"'image_res' {c.image_res} is not the {sizes.image_res} of vision_config"]
-    if sizes.backbone:
+    if sizes.backbone or c.clip_model:
         return []
     if not sizes.depths:
         return ["vision_config: 'depths' must name at least one stage"]
@@ -101,6 +105,6 @@ def _impossible_pictures(c: Config) -> list[str]:
     if c.image_res % stride:
         return [f"'image_res' {c.image_res} is no multiple of the encoder's stride {stride}"]
     tokens = min(1 + (c.image_res // stride) ** 2, MAX_PICTURE_TOKENS)
-    if c.has_vir and c.filter_size > tokens:
+    if c.has_vir and c.belief == "hard" and c.filter_size > tokens:
         return [f"'filter_size' {c.filter_size} is over the {tokens} picture tokens there are"]
     return []

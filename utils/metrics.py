@@ -2,12 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 BLOCK = 256  # pictures at most, which are compared at once with the captions of as many
+
+
+class Measured(NamedTuple):
+    """An evaluation: the seven figures, and the ranks and embeddings they come from."""
+
+    figures: dict[str, float]
+    text_rank: Tensor  # [I], image to text: a picture's best rank over its own captions, from 0
+    image_rank: Tensor  # [T], text to image: the rank of a caption's picture, from 0
+    image_embeds: Tensor  # [I, D]
+    text_embeds: Tensor  # [T, D]
 
 
 def text_ranks(scores: Tensor, pictures: Tensor, own_image_of_text: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from utils.config import OptimizerConfig, SchedularConfig, usual_normalisation
+from utils.config import usual_normalisation
+from utils.config_parts import OptimizerConfig, SchedularConfig
 from utils.errors import InputError, listed
 from utils.picture_rule import impossible_rule
 from utils.typed import Bounds, Count, FewOrNone, Precision, Share, Width, read_fields, read_overridden

@@ -1,28 +1,86 @@
-"""What an evaluation leaves for tables and figures: each query's rank and the embeddings.
+"""What an evaluation leaves: figures, and for tables and plots each query's rank and the embeddings.
 
-Compressed arrays without pickles, written whole or not at all; `np.load(file, allow_pickle=False)` reads them.
+Those are compressed arrays without pickles, written whole or not at all, for `np.load(file, allow_pickle=False)`.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
+from utils import output, processes
+from utils.config import Config
+from utils.cost import card_settings, count_parameters, library_versions, peak_memory
+from utils.examples import draw_examples
 from utils.files import write_whole
+from utils.logs import say, write_json
+from utils.metrics import Measured
 from utils.output import EMBEDDINGS, RANKS
+from utils.train_state import TrainState
+from utils.training import Run, keep_evaluation
 
 
-class Measured(NamedTuple):
-    """An evaluation: the seven figures, and the ranks and embeddings they come from."""
+def write_result(
+    run: Run[Config],
+    model: nn.Module,
+    measured: Measured,
+    test_set: Any,
+    load: Callable[[str], np.ndarray],
+    state: TrainState | None,
+    weights_sha256: str,
+) -> None:
+    """Write what an evaluation leaves, `result.json` last, which says that it is all there; print the figures.
 
-    figures: dict[str, float]
-    text_rank: Tensor  # [I], image to text: a picture's best rank over its own captions, from 0
-    image_rank: Tensor  # [T], text to image: the rank of a caption's picture, from 0
-    image_embeds: Tensor  # [I, D]
-    text_embeds: Tensor  # [T, D]
+    test_set: what was measured on, a `dataset.annotations.EvaluationSet`; load: a picture's pixels `[H, W, 3]` by its
+    name; state: of a training, None for an evaluation alone.
+    """
+    memory = peak_memory(run.device)
+    if not processes.is_main():
+        return
+    if state is None:
+        keep_evaluation(run)
+    write_arrays(
+        run.output_dir,
+        measured,
+        own_image_of_text=test_set.own_image_of_text,
+        names=test_set.names,
+        labels=test_set.labels,
+        label_names=test_set.label_names,
+    )
+    draw_examples(
+        run.output_dir / output.EXAMPLES,
+        images=test_set.images,
+        captions=test_set.captions,
+        own_image_of_text=test_set.own_image_of_text,
+        image_embeds=measured.image_embeds.cpu(),
+        text_embeds=measured.text_embeds.cpu(),
+        load=load,
+        title=f"test split, r_mean {measured.figures['r_mean']:.2f}",
+    )
+    result = {
+        **measured.figures,
+        "split": "test",
+        "test_file": run.config.test_file,
+        "pictures": len(test_set.images),
+        "captions": len(test_set.captions),
+        "epoch": state.best_epoch if state else None,
+        "weights_sha256": weights_sha256,
+        "seed": run.seed,
+        "processes": processes.world_size(),
+        "batch_size": run.config.batch_size_train * processes.world_size(),
+        "parameters": count_parameters(model),
+        "train_seconds": round(state.seconds, 2) if state else None,
+        "peak_memory_bytes": memory,
+        "config": run.config.to_dict(),
+        "cuda": card_settings(run.device),
+        "versions": library_versions(),
+    }
+    write_json(run.output_dir / output.RESULT, result)
+    say("test: " + ", ".join(f"{name} {value:.2f}" for name, value in measured.figures.items()))
+    say(f"results in {run.output_dir}")
 
 
 def write_arrays(

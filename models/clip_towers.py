@@ -1,0 +1,144 @@
+"""A CLIP tower pair of open_clip, random weights: what PIR's modules need of one, whatever kind it is."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from models.backbones import TimmModel
+from utils.clip_config import PRIOR, clip_description
+from utils.errors import InputError, reason, shown
+
+Pair: TypeAlias = Any  # open_clip.CLIP or open_clip.CustomTextCLIP, whose parts have no types of their own
+
+
+def tower_pair(name: str, image_res: int) -> Pair:
+    """An open_clip model by name, or of a JSON file in its form, for pictures of `image_res` pixels."""
+    description = clip_description(name)
+    sizes = {key: value for key, value in description.items() if key not in ("custom_text", "preprocess")}
+    sizes["vision_cfg"] = sizes["vision_cfg"] | {"image_size": image_res, "timm_model_pretrained": False}
+    if "multimodal_cfg" in sizes or "hf_model_name" in sizes["text_cfg"]:
+        raise InputError(
+            f"clip_model {shown(name)} has a text tower that is not open_clip's own, which is unknown here"
+        )
+    try:
+        vision, text = CLIPVisionCfg(**sizes.pop("vision_cfg")), CLIPTextCfg(**sizes.pop("text_cfg"))
+        pair = (open_clip.CustomTextCLIP if description.get("custom_text") else open_clip.CLIP)(
+            vision_cfg=vision, text_cfg=text, **sizes
+        )
+    except Exception as error:  # each size has a check of its own in open_clip, timm or torch, or none
+        raise InputError(f"clip_model {shown(name)} cannot be built: {reason(error):.200}") from None
+    if isinstance(pair.visual, ModifiedResNet) and pair.visual.attnpool is None:
+        raise InputError(f"clip_model {shown(name)} has a ResNet without attention pooling")
+    return pair
+
+
+def clip_resnet(backbone: str, image_res: int, width: int | None) -> TimmModel:
+    """The picture tower of a CLIP model with a ResNet, `clip:RN50`, as a prior: `[B, 3, H, W]` -> `[B, width]`."""
+    description = clip_description(backbone.removeprefix(PRIOR))
+    vision = description["vision_cfg"]
+    if not isinstance(vision.get("layers"), list):
+        raise InputError(f"prior_backbone {shown(backbone)} has no ResNet; CLIP models with one: RN50, RN101, RN50x4")
+    channels = vision.get("width", 64)
+    network = ModifiedResNet(
+        layers=vision["layers"],
+        output_dim=width or description["embed_dim"],
+        heads=channels * 32 // vision.get("head_width", 64),
+        image_size=image_res,
+        width=channels,
+    )
+    network.num_features = network.output_dim
+    return cast(TimmModel, network.to(memory_format=torch.channels_last))
+
+
+def own_channels(name: str) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation `[3]` of a model's pictures, where they are not CLIP's: its published weights' own."""
+    description = clip_description(name)
+    given = description.get("preprocess")
+    if given is None:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        given = open_clip.get_pretrained_cfg(name, tags[0]) if tags else {}
+    mean, std = given.get("mean"), given.get("std")
+    if mean is None or std is None or tuple(mean) == open_clip.OPENAI_DATASET_MEAN:
+        return None
+    return torch.tensor(mean), torch.tensor(std)
+
+
+def picture_tokens(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures `[B, 3, H, W]` -> the tower's embeddings `[B, D]`, and its tokens `[B, 1 + N, width]`.
+
+    The first token is the class token, or the mean of all where there is none.
+    """
+    if isinstance(visual, VisionTransformer):
+        x = visual.transformer(visual._embeds(images))  # [B, 1 + N, width]
+        pooled, _ = visual._pool(x)
+        return pooled if visual.proj is None else pooled @ visual.proj, visual.ln_post(x)
+    if isinstance(visual, ModifiedResNet):
+        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))  # [B, width, h, w]
+        embeds, tokens, prefix = visual.attnpool(x), x.flatten(2).transpose(1, 2), 0
+    else:
+        trunk: Any = visual.trunk
+        x = trunk.forward_features(images)
+        embeds, prefix = visual.head(trunk.forward_head(x)), getattr(trunk, "num_prefix_tokens", 0)
+        tokens = x if x.ndim == 3 else x.flatten(2).transpose(1, 2)
+    first = tokens[:, :1] if prefix else tokens.mean(dim=1, keepdim=True)
+    return embeds, torch.cat([first, tokens[:, prefix:]], dim=1)
+
+
+def text_tokens(pair: Pair, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Token ids `[B, L]` -> the tower's embeddings `[B, D]`, its tokens `[B, L, width]`, mask `[B, L]` (None: all).
+
+    The first token is the one that sums up: end-of-text, which has the place of the beginning, or the last. L is up to
+    the context where the model is `open_clip.CLIP`: there nothing that follows the end of text changes anything.
+    """
+    if isinstance(pair, open_clip.CustomTextCLIP):
+        out = pair.text.forward_intermediates(ids, indices=1, normalize_intermediates=True)
+        tokens = out["text_intermediates"][-1]
+        return out["text_features"], tokens.roll(1, dims=1), None
+    length, ends = ids.shape[1], ids.argmax(dim=1)  # [B], as the end-of-text has the highest number
+    x = pair.token_embedding(ids) + pair.positional_embedding[:length]
+    x = pair.ln_final(pair.transformer(x, attn_mask=pair.attn_mask[:length, :length]))  # [B, L, width]
+    end = x[torch.arange(len(x), device=x.device), ends]  # [B, width]
+    projection = pair.text_projection
+    embeds = projection(end) if isinstance(projection, nn.Linear) else end @ projection
+    before_end = torch.arange(length, device=ids.device) < ends[:, None]  # [B, L]
+    return embeds, torch.cat([end.unsqueeze(1), x[:, 1:]], dim=1), before_end
+
+
+def text_width(pair: Pair) -> int:
+    """Of its text tokens."""
+    text: Any = pair.text if isinstance(pair, open_clip.CustomTextCLIP) else pair
+    return int(text.token_embedding.weight.shape[1])
+
+
+def towers(pair: Pair) -> tuple[nn.Module, nn.Module]:
+    """Where the blocks of each are."""
+    visual = pair.visual
+    picture = visual.transformer if isinstance(visual, VisionTransformer) else visual
+    return picture, pair.text.transformer if isinstance(pair, open_clip.CustomTextCLIP) else pair.transformer
+
+
+def token_shape(visual: Any, image_res: int) -> tuple[int, int]:
+    """How many tokens a picture has, and their width."""
+    with torch.no_grad():
+        _, tokens = picture_tokens(visual.eval(), torch.zeros(1, 3, image_res, image_res))
+    return tokens.shape[1], tokens.shape[2]
+
+
+def freeze_towers(pair: Pair, frozen: Sequence[str], groups: int | None, layers: int | None) -> None:
+    """Fix whole towers, `vision` or `text`, or all of one but its last `groups` or `layers`, as open_clip counts them.
+
+    The temperature stays trained.
+    """
+    try:
+        if groups is not None or "vision" in frozen:
+            pair.lock_image_tower(unlocked_groups=0 if "vision" in frozen else groups)
+        if layers is not None or "text" in frozen:
+            pair.lock_text_tower(unlocked_layers=0 if "text" in frozen else layers)
+    except Exception as error:  # an assertion, or whatever a tower of this kind does not know
+        raise InputError(f"this clip_model's towers cannot be locked so: {reason(error):.200}") from None
