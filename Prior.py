@@ -36,7 +36,7 @@ from utils.files import file_checksum
 from utils.logs import progress, say, write_json
 from utils.prior_config import PriorConfig, prior_config_from_file
 from utils.train_state import TrainState, averaged, gradient_scaler
-from utils.training import Run, keep_evaluation, start_run, train
+from utils.training import Run, start_run, train
 
 
 def main() -> None:
@@ -62,7 +62,9 @@ def main() -> None:
     loader = None if args.evaluate else configured_train_loader(run, scenes)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
-        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[args.checkpoint, config.start])
+        from utils.earlier import remove_run
+
+        remove_run(args.output_dir, evaluate=args.evaluate, reads=[args.checkpoint, config.start])
 
     state = None
     if loader:
@@ -131,7 +133,8 @@ def train_classifier(
     optimizer = create_optimizer(c.optimizer, model)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=len(loader))
     scaler = gradient_scaler(run.device, run.autocast)
-    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler, scaler=scaler)
+    average, longest = averaged(model, c.average_decay), c.optimizer.clip_grad_norm
+    state = TrainState(model, average, optimizer, scheduler, scaler=scaler, clip_grad_norm=longest)
     # A folder of pictures that has changed is another split, with validation pictures in training.
     train(SceneTask(run, model, scenes), state, loader, run, {"the pictures found": fingerprint(scenes)})
     return state
@@ -217,6 +220,8 @@ def write_result(run: Run[PriorConfig], scenes: SceneSet, matrix: Tensor, split:
     if not processes.is_main():
         return
     if state is None:
+        from utils.earlier import keep_evaluation
+
         keep_evaluation(run)
     figures, of_class = accuracy(matrix), matrix.sum(dim=1).tolist()
     result = {

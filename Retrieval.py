@@ -86,7 +86,9 @@ def main() -> None:
         cache.open(pictures)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
-        output.remove_run(args.output_dir, evaluate=args.evaluate, reads=[given, *config.encoder_starts])
+        from utils.earlier import remove_run
+
+        remove_run(args.output_dir, evaluate=args.evaluate, reads=[given, *config.encoder_starts])
 
     state = None
     if not args.evaluate:
@@ -186,7 +188,8 @@ def start_training(
         keep_files_whole(optimizer)
     scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps_per_epoch)
     scaler = gradient_scaler(run.device, run.autocast)
-    state = TrainState(model, averaged(model, c.average_decay), optimizer, scheduler, scaler=scaler)
+    average, longest = averaged(model, c.average_decay), c.optimizer.clip_grad_norm
+    state = TrainState(model, average, optimizer, scheduler, scaler=scaler, clip_grad_norm=longest)
     return RetrievalTask(run, embedder, evaluation_set), state
 
 

@@ -23,6 +23,7 @@ from models.released import load_released, released_state_dict
 from tests.tiny import tiny_model
 from utils import output
 from utils.checkpoint import read_checkpoint, read_torch_file, save
+from utils.earlier import remove_run
 from utils.errors import InputError
 from utils.typed import read_yaml, write_yaml
 
@@ -161,7 +162,7 @@ def test_overwriting_removes_a_runs_files_and_nothing_else(tmp_path):
     written = ("config.yaml", "log.txt", "result.json", "ranks.npz", "embeddings.npz", "checkpoint_best.pth")
     for name in (*written, "notes.txt"):
         (tmp_path / name).write_text("x")
-    output.remove_run(tmp_path, evaluate=False, reads=[])
+    remove_run(tmp_path, evaluate=False, reads=[])
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -172,7 +173,7 @@ def test_overwriting_keeps_the_checkpoints_that_no_run_there_wrote(tmp_path):
     (tmp_path / "tensorboard/events.mine").write_text("x")
     for name in ("checkpoint_2.pth", "checkpoint_best.pth", "checkpoint_mine.pth", "checkpoint_7.pth"):
         (tmp_path / name).write_text("x")
-    output.remove_run(tmp_path, evaluate=False, reads=[])
+    remove_run(tmp_path, evaluate=False, reads=[])
     left = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
     assert left == ["checkpoint_7.pth", "checkpoint_mine.pth", "tensorboard/events.mine"]
 
@@ -182,7 +183,7 @@ def test_overwriting_never_removes_what_the_run_is_about_to_read(tmp_path, name)
     for file in (name, "log.txt"):
         (tmp_path / file).write_text("x")
     with pytest.raises(InputError, match=f"would remove .*{name}, which this run starts from"):
-        output.remove_run(tmp_path, evaluate=False, reads=[None, str(tmp_path / "." / name)])
+        remove_run(tmp_path, evaluate=False, reads=[None, str(tmp_path / "." / name)])
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([name, "log.txt"])
 
 
@@ -192,7 +193,7 @@ def test_a_folder_named_like_a_runs_file_is_one_line_and_nothing_is_removed(tmp_
     (tmp_path / "ranks.npz").write_text("x")
     for act in (
         lambda: output.check_output(tmp_path, resume=False, overwrite=True, evaluate=evaluate),
-        lambda: output.remove_run(tmp_path, evaluate=evaluate, reads=[]),
+        lambda: remove_run(tmp_path, evaluate=evaluate, reads=[]),
     ):
         with pytest.raises(InputError, match=f"{name} is a folder"):
             act()
@@ -203,7 +204,7 @@ def test_overwriting_an_evaluation_keeps_the_checkpoints(tmp_path):
     found = ("result.json", "ranks.npz", "embeddings.npz", "examples.png")
     for name in (*found, "checkpoint_best.pth", "log.txt"):
         (tmp_path / name).write_text("x")
-    output.remove_run(tmp_path, evaluate=True, reads=[])
+    remove_run(tmp_path, evaluate=True, reads=[])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint_best.pth", "log.txt"]
 
 

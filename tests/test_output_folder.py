@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils import output
+from utils.earlier import keep_earlier
 from utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +87,7 @@ def test_run_py_refuses_a_folder_in_use_before_anything_starts(holder, tmp_path)
 
 def evaluation(folder, test_file, weights, r_mean):
     """What an evaluation writes."""
-    output.keep_earlier(folder)
+    keep_earlier(folder)
     (folder / "config.yaml").write_text(f"test_file: {test_file}\n")
     (folder / "ranks.npz").write_text(str(r_mean))
     result = {"test_file": test_file, "weights_sha256": weights, "r_mean": r_mean, "epoch": None}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from models import baselines, build_model, pir
+from models import baselines, build_model, retrieval
 from models.baselines import triplet_loss
 from models.heads import most_believed
 from models.losses import affiliation_loss, contrastive_loss
@@ -350,13 +350,23 @@ def test_the_configs_flaw_switches_reach_the_losses(tiny_config, images, ids, mo
         given.append(options)
         return torch.tensor(0.0)
 
-    monkeypatch.setattr(pir, "contrastive_loss", recorded)
-    monkeypatch.setattr(pir, "affiliation_loss", recorded)
+    monkeypatch.setattr(retrieval, "contrastive_loss", recorded)
+    monkeypatch.setattr(retrieval, "affiliation_loss", recorded)
     monkeypatch.setattr(baselines, "triplet_loss", recorded)
-    switches = {"gather_grad": "full", "center_scope": "global", "same_class_negatives": False}
+    switches = {
+        "gather_grad": "full",
+        "center_scope": "global",
+        "center_choice": "center",
+        "same_class_negatives": False,
+    }
     for values in (switches, {}, {"gather_grad": "full", "use_affil_loss": False, "use_triplet_loss": True}):
         tiny_model(tiny_config(is_baseline=True, **values))(images, ids, idx=IDX, label=LABEL)
-    released = {"gather_grad": "local", "center_scope": "process", "same_class_negatives": True}
+    released = {
+        "gather_grad": "local",
+        "center_scope": "process",
+        "center_choice": "caption",
+        "same_class_negatives": True,
+    }
     full, local = {"gather_grad": "full"}, {"gather_grad": "local"}
     assert given == [full, switches, local, released, full | {"hardest": False}]
 

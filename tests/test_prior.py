@@ -21,9 +21,10 @@ from models.classifier import SceneClassifier, load_start_file_state, start_file
 from models.start_files import load_prior_start
 from tests.processes import log_lines, run_on_processes
 from tests.tiny import pictures, weight
-from utils import output, training
+from utils import training
 from utils.config import usual_normalisation
 from utils.confusion import accuracy, class_accuracies, confusion_matrix, draw_confusion
+from utils.earlier import remove_run
 from utils.errors import InputError
 from utils.prior_config import PriorConfig, prior_config_from_dict, prior_config_from_file
 from utils.train_state import averaged
@@ -331,7 +332,7 @@ def test_a_folder_with_a_run_is_refused_and_left_alone(monkeypatch, finished, ex
 def test_overwriting_replaces_everything_of_the_run(monkeypatch, experiment, tmp_path):
     for name in ("prior.pth", "confusion.png", "resume.pth", "result.json"):
         (tmp_path / name).write_text("old")
-    output.remove_run(tmp_path, evaluate=False, reads=[])
+    remove_run(tmp_path, evaluate=False, reads=[])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,11 +2,9 @@
 
 import atexit
 import fcntl
-import json
 import os
 import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TypeVar
@@ -52,7 +50,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool, evaluate: bool,
         raise InputError("--resume goes on with a training, --evaluate does none; give one")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file; name a folder")
-    found = _files_of_run(folder, evaluate)
+    found = files_of_run(folder, evaluate)
     last = folder / f"checkpoint_{epochs - 1}.pth"
     if epochs and not resume and last.exists() and last not in found:
         raise InputError(f"{last} is of no run in that folder, and this one writes it; move it, or give another folder")
@@ -77,23 +75,6 @@ def _holds_whole_epochs(folder: Path) -> bool:
 def _holds_evaluations_alone(folder: Path) -> bool:
     """Whether a folder has results of evaluations and no training's."""
     return (folder / RESULT).exists() and not any((folder / name).exists() for name in (LOG, RESUME, BEST, PRIOR))
-
-
-def keep_earlier(folder: Path) -> None:
-    """Move an earlier evaluation's files out of the next one's way, to a folder named by its data and weights."""
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        name = f"{Path(str(result.get('test_file', result.get('split')))).stem}_{str(result.get('weights_sha256'))[:8]}"
-    except (OSError, ValueError, AttributeError):
-        return  # there is none
-    place, number = folder / EARLIER / name, 1
-    while place.exists():
-        number += 1
-        place = folder / EARLIER / f"{name}_{number}"
-    place.mkdir(parents=True)
-    for file in (*OF_EVALUATION, CONFIG):
-        if (folder / file).exists():
-            os.replace(folder / file, place / file)
 
 
 def lock(folder: Path, way_out: str = WAY_OUT) -> None:
@@ -182,21 +163,7 @@ def wait_for_output(folder: Path) -> None:
         time.sleep(0.5)
 
 
-def remove_run(folder: Path, *, evaluate: bool, reads: Sequence[str | None]) -> None:
-    """Remove the files of the run in the folder (an evaluation's: what it found alone).
-
-    reads: what this run is about to read. Raises InputError, with nothing removed, where that is among the files.
-    """
-    files = _files_of_run(folder, evaluate)
-    found = {file.resolve() for file in files}
-    for name in reads:
-        if name and Path(name).resolve() in found:
-            raise InputError(f"--overwrite would remove {name}, which this run starts from; give another --output_dir")
-    for file in files:
-        file.unlink()
-
-
-def _files_of_run(folder: Path, evaluate: bool) -> list[Path]:
+def files_of_run(folder: Path, evaluate: bool) -> list[Path]:
     """The files there that a run or an evaluation wrote. Raises InputError for a folder of such a name."""
     names = list(OF_EVALUATION)
     if not evaluate:

@@ -14,13 +14,14 @@ from torch import nn
 from utils import output, processes
 from utils.config import Config
 from utils.cost import card_settings, count_parameters, library_versions, peak_memory
+from utils.earlier import keep_evaluation
 from utils.examples import draw_examples
 from utils.files import write_whole
 from utils.logs import say, write_json
 from utils.metrics import Measured
 from utils.output import EMBEDDINGS, RANKS
 from utils.train_state import TrainState
-from utils.training import Run, keep_evaluation
+from utils.training import Run
 
 
 def write_result(

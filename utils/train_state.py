@@ -37,6 +37,7 @@ class TrainState(Generic[Model]):
     best_sha256: str = ""  # of the file with the best epoch's weights
     seconds: float = 0.0  # of training so far, those before interruptions among them
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))  # of the loss, in fp16
+    clip_grad_norm: float = 0.0  # the most length of a step's gradient; 0: any
 
     @property
     def evaluated_model(self) -> Model:

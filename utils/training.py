@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from utils import output, processes
 from utils.config import process_batch
-from utils.config_parts import OptimizerConfig, SchedularConfig
+from utils.config_parts import SchedularConfig
 from utils.errors import InputError
 from utils.files import file_checksum
 from utils.logs import Curves, Meters, append_line, append_text, progress, say
@@ -31,10 +31,6 @@ class TrainConfig(Protocol):
     @property
     def precision(self) -> str:
         """As `Precision` names it."""
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """Learning rate, decay, the most length of a gradient."""
 
     @property
     def schedular(self) -> SchedularConfig:
@@ -144,7 +140,7 @@ def train(
         for epoch in range(state.next_epoch, epochs):
             # An epoch draws the same dropout whether or not the run was interrupted before it.
             torch.manual_seed(run.seed + 1000 * (epoch + 1) + processes.rank())
-            trained = train_epoch(task, state, loader, epoch, epochs, run.config.optimizer.clip_grad_norm)
+            trained = train_epoch(task, state, loader, epoch, epochs)
             processes.broadcast_buffers(state.evaluated_model)
             figures = task.evaluate(state.evaluated_model)
 
@@ -174,20 +170,8 @@ def train(
     processes.barrier()
 
 
-def keep_evaluation(run: Run) -> None:
-    """Before an evaluation's files: keep an earlier one's, and write this one's config where no training's is."""
-    output.keep_earlier(run.output_dir)
-    if not (run.output_dir / output.CONFIG).exists():
-        write_yaml(run.config.to_dict(), run.output_dir / output.CONFIG)
-
-
-def train_epoch(
-    task: Task, state: TrainState, loader: TrainBatches, epoch: int, epochs: int, clip_grad_norm: float = 0.0
-) -> dict[str, float]:
-    """One pass over the loader: means of what the steps log, the last learning rate, seconds, pictures a second.
-
-    clip_grad_norm: the most length of a step's gradient; 0: any.
-    """
+def train_epoch(task: Task, state: TrainState, loader: TrainBatches, epoch: int, epochs: int) -> dict[str, float]:
+    """One pass over the loader: means of what the steps log, the last learning rate, seconds, pictures a second."""
     state.model.train()
     loader.set_epoch(epoch)
     meters, started = Meters(), time.perf_counter()
@@ -202,9 +186,9 @@ def train_epoch(
         before = finite_later(loss.detach()), logged, batch
 
         state.scaler.scale(loss).backward()
-        if clip_grad_norm:
+        if state.clip_grad_norm:
             state.scaler.unscale_(state.optimizer)
-            nn.utils.clip_grad_norm_(state.model.parameters(), clip_grad_norm)
+            nn.utils.clip_grad_norm_(state.model.parameters(), state.clip_grad_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad()  # now: gradients that are kept to the next backward take memory beside its forward
