@@ -63,7 +63,6 @@ class ClipModel(RetrievalModel):
             if c.zero_init_heads and isinstance(head := getattr(branch, "head", None), nn.Linear):
                 nn.init.zeros_(head.weight)
                 nn.init.zeros_(head.bias)
-        self.logit_bias = clip.logit_bias
         assert c.clip_model is not None
         if own := own_channels(c.clip_model):  # pictures come in CLIP's normalisation
             mean, std = own
@@ -71,6 +70,11 @@ class ClipModel(RetrievalModel):
             shift = (torch.tensor(PICTURE_MEAN) - mean) / std
             self.register_buffer("shift", shift[:, None, None], persistent=False)
         self.own_channels = own is not None
+
+    @property
+    def logit_bias(self) -> Tensor:
+        """Of the sigmoid loss, SigLIP's."""
+        return self.clip.logit_bias
 
     def encoders(self) -> Iterator[nn.Module]:
         """Both towers' blocks, and the prior."""

@@ -97,7 +97,7 @@ def text_tokens(pair: Pair, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
     the context where the model is `open_clip.CLIP`: there nothing that follows the end of text changes anything.
     """
     if isinstance(pair, open_clip.CustomTextCLIP):
-        out = pair.text.forward_intermediates(ids, indices=1, normalize_intermediates=True)
+        out = pair.text.forward_intermediates(ids, indices=1, normalize_intermediates=True, output_fmt="NLC")
         tokens = out["text_intermediates"][-1]
         return out["text_features"], tokens.roll(1, dims=1), None
     length, ends = ids.shape[1], ids.argmax(dim=1)  # [B], as the end-of-text has the highest number
@@ -135,10 +135,14 @@ def freeze_towers(pair: Pair, frozen: Sequence[str], groups: int | None, layers:
 
     The temperature stays trained.
     """
+    for name, parameter in pair.named_parameters():
+        tower = "vision" if name.startswith("visual.") else "text"
+        if tower in frozen and not name.startswith("logit_"):
+            parameter.requires_grad_(False)
     try:
-        if groups is not None or "vision" in frozen:
-            pair.lock_image_tower(unlocked_groups=0 if "vision" in frozen else groups)
-        if layers is not None or "text" in frozen:
-            pair.lock_text_tower(unlocked_layers=0 if "text" in frozen else layers)
+        if groups is not None and "vision" not in frozen:
+            pair.lock_image_tower(unlocked_groups=groups)
+        if layers is not None and "text" not in frozen:
+            pair.lock_text_tower(unlocked_layers=layers)
     except Exception as error:  # an assertion, or whatever a tower of this kind does not know
         raise InputError(f"this clip_model's towers cannot be locked so: {reason(error):.200}") from None

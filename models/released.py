@@ -43,7 +43,9 @@ def released_name(name: str) -> str:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Our names -> tensors that a released file holds: the state dict and Swin's derived buffers."""
-    derived = {n: b for n, b in model.named_buffers() if n.rsplit(".", 1)[-1] in DERIVED}
+    derived = {
+        n: b for n, b in model.named_buffers() if n.startswith("vision_encoder.") and n.rsplit(".", 1)[-1] in DERIVED
+    }
     return model.state_dict() | derived
 
 

@@ -61,7 +61,7 @@ def with_clip_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
         "contrastive": "softmax" if description.get("init_logit_bias") is None else "sigmoid",
     }
     words = {"vocab_size": text.get("vocab_size", 49408), "max_position_embeddings": context}
-    return {**decided, **values, "text_config": words}
+    return {**decided, **values, "text_config": words, "vision_config": {}}  # whose place the pair has
 
 
 def impossible_clip(c: Config) -> list[str]:

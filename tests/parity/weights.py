@@ -48,3 +48,29 @@ def captions(seed, n, length, vocab=30522):
         row[end + 1 :] = 0
     ids[0, -1] = 102 if ids[0, -1] else ids[0, -1]
     return ids.astype(np.int64)
+
+
+def fill_clip(name, shape):
+    """Like `fill`, for the names of a CLIP-class model (`prior_clip/layout.json`)."""
+    rs = np.random.RandomState(zlib.crc32(name.encode()))
+    if name == "logit_scale":
+        return np.float32(np.log(1 / 0.07))
+    if name == "visual.class_embedding" or name == "token_embedding.weight" or name.endswith("positional_embedding"):
+        return (0.5 * rs.standard_normal(shape)).astype(np.float32)
+    if name in ("visual.proj", "text_projection"):
+        return (rs.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    if name.endswith("in_proj_bias"):
+        return (0.02 * rs.standard_normal(shape)).astype(np.float32)
+    return fill(name, shape)
+
+
+def clip_captions(seed, n, length=77):
+    """n rows of CLIP token ids, int64 [n, length]: start 49406, words, end 49407 (the highest), then 0."""
+    rs = np.random.RandomState(seed)
+    ids = np.zeros((n, length), np.int64)
+    for row in ids:
+        end = rs.randint(5, 30)
+        row[0] = 49406
+        row[1:end] = rs.randint(300, 49000, end - 1)
+        row[end] = 49407
+    return ids
