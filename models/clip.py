@@ -174,4 +174,8 @@ def build_clip(config: Config) -> ClipModel:
             batch_stats=c.prior_batch_stats,
             own_normalisation=c.prior_normalisation == "own",
         )
-    return ClipModel(clip, instruction_encoder, width, c)
+    model = ClipModel(clip, instruction_encoder, width, c)
+    if c.optimizer.lr_mult_heads:
+        encoders = ("clip.", "instruction_encoder.")
+        model.init_params = [name for name, _ in model.named_parameters() if not name.startswith(encoders)]
+    return model

@@ -21,6 +21,7 @@ from tests.processes import run_on_processes
 from utils.config import config_from_file
 from utils.errors import InputError
 from utils.processes import rank
+from utils.train_state import averaged
 
 CAPTIONS = ["a lake", "many white planes are parked near a terminal", "it's 2 m² — naïve!", ""]
 PIR = {"is_baseline": False, "prior_backbone": "test_convnext", "instru_num": 1, "cycle_num": 1}
@@ -260,3 +261,12 @@ def test_a_damaged_description_is_one_line(tmp_path):
             file.write(json.dumps(sizes) if content is None else content)
         with pytest.raises(InputError, match=said):
             build_model(config_from_file("configs/Retrieval_rsicd_clip.yaml", [f"clip_model={broken}"]))
+
+
+def test_an_average_of_weights_leaves_the_mask_of_the_text_tower(tmp_path, ids):
+    model = build_model(clip_config(tmp_path, "vit"))
+    average = averaged(model, 0.9)
+    average.update_parameters(model)
+    average.update_parameters(model)
+    with torch.no_grad():
+        torch.testing.assert_close(average.module.eval().encode_text(ids), model.eval().encode_text(ids))

@@ -22,6 +22,13 @@ TASKS = {
     "itr_rsicd": "configs/Retrieval_rsicd.yaml",
     "itr_demo": "configs/Retrieval_demo.yaml",
     "itr_rsicd_lite": "configs/Retrieval_rsicd_lite.yaml",
+    "itr_clip_demo": "configs/Retrieval_clip_demo.yaml",
+    "itr_rsicd_clip": "configs/Retrieval_rsicd_clip.yaml",
+    "itr_rsicd_clip_pir": "configs/Retrieval_rsicd_clip_pir.yaml",
+    "itr_rsicd_priorclip": "configs/Retrieval_rsicd_priorclip.yaml",
+    "itr_rsitmd_clip": "configs/Retrieval_rsitmd_clip.yaml",
+    "itr_rsitmd_clip_pir": "configs/Retrieval_rsitmd_clip_pir.yaml",
+    "itr_rsitmd_priorclip": "configs/Retrieval_rsitmd_priorclip.yaml",
     "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
     "prior_aid": "configs/Prior_aid.yaml",
 }

@@ -111,8 +111,11 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
+    # Whole numbers (positions, counters) have no average, nor has a mask, which holds -inf.
+    fixed = {name for name, b in model.named_buffers() if not (b.is_floating_point() and b.isfinite().all())}
+    unaveraged = {model.get_buffer(name).data_ptr() for name in fixed}
+
     def step(average: Tensor, now: Tensor, _: Tensor | int) -> Tensor:
-        # Whole numbers (positions, counters) have no average.
-        return average.lerp(now, 1 - decay) if average.is_floating_point() else now
+        return now if now.data_ptr() in unaveraged else average.lerp(now, 1 - decay)
 
     return AveragedModel(model, avg_fn=step, use_buffers=True)
