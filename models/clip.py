@@ -64,7 +64,7 @@ class ClipModel(RetrievalModel):
                 nn.init.zeros_(head.weight)
                 nn.init.zeros_(head.bias)
         assert c.clip_model is not None
-        if own := own_channels(c.clip_model):  # pictures come in CLIP's normalisation
+        if own := own_channels(c.clip_model, c.clip_config):  # pictures come in CLIP's normalisation
             mean, std = own
             self.register_buffer("scale", (torch.tensor(PICTURE_STD) / std)[:, None, None], persistent=False)
             shift = (torch.tensor(PICTURE_MEAN) - mean) / std
@@ -154,7 +154,7 @@ def build_clip(config: Config) -> ClipModel:
     """
     c = config
     assert c.clip_model is not None
-    clip = tower_pair(c.clip_model, c.image_res)
+    clip = tower_pair(c.clip_model, c.clip_config, c.image_res)
     freeze_towers(clip, c.freeze, c.vision_trained_stages, c.text_trained_layers)
     if c.checkpoint_activations:
         clip.set_grad_checkpointing()

@@ -1,6 +1,6 @@
 """A CLIP tower pair of open_clip, random weights: what PIR's modules need of one, whatever kind it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import open_clip
@@ -17,9 +17,8 @@ from utils.errors import InputError, reason, shown
 Pair: TypeAlias = Any  # open_clip.CLIP or open_clip.CustomTextCLIP, whose parts have no types of their own
 
 
-def tower_pair(name: str, image_res: int) -> Pair:
-    """An open_clip model by name, or of a JSON file in its form, for pictures of `image_res` pixels."""
-    description = clip_description(name)
+def tower_pair(name: str, description: Mapping[str, Any], image_res: int) -> Pair:
+    """The open_clip model of a description in the form of its JSON files, for pictures of `image_res` pixels."""
     sizes = {key: value for key, value in description.items() if key not in ("custom_text", "preprocess")}
     sizes["vision_cfg"] = sizes["vision_cfg"] | {"image_size": image_res, "timm_model_pretrained": False}
     if "multimodal_cfg" in sizes or "hf_model_name" in sizes["text_cfg"]:
@@ -56,9 +55,8 @@ def clip_resnet(backbone: str, image_res: int, width: int | None) -> TimmModel:
     return cast(TimmModel, network.to(memory_format=torch.channels_last))
 
 
-def own_channels(name: str) -> tuple[Tensor, Tensor] | None:
+def own_channels(name: str, description: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
     """Mean and deviation `[3]` of a model's pictures, where they are not CLIP's: its published weights' own."""
-    description = clip_description(name)
     given = description.get("preprocess")
     if given is None:
         tags = open_clip.list_pretrained_tags_by_model(name)

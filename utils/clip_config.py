@@ -17,6 +17,7 @@ from utils.files import read_json
 if TYPE_CHECKING:
     from utils.config import Config
 
+ROOT = Path(__file__).resolve().parents[1]
 PRIOR = "clip:"  # of a prior's backbone, before the name of a CLIP model with a ResNet
 
 
@@ -26,9 +27,10 @@ def clip_description(name: str) -> dict[str, Any]:
     Raises InputError where there is none, naming models of like names.
     """
     if name.endswith(".json"):
-        if not Path(name).is_file():
+        found = [file for file in (Path(name), ROOT / name) if file.is_file()]
+        if not found:
             raise InputError(f"clip_model {name} cannot be read (no such file); name a JSON file or open_clip's model")
-        description = read_json(name)
+        description = read_json(found[0])
     else:
         files = {file.stem: file for file in _folder().glob("*.json")}
         if name not in files:
@@ -48,7 +50,7 @@ def with_clip_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     name = values["clip_model"]
     if not isinstance(name, str):
         return dict(values)  # refused with all that is of the wrong kind
-    description = clip_description(name)
+    description = values.get("clip_config") or clip_description(name)
     text = description["text_cfg"]
     context = text.get("context_length", 77)
     decided = {
@@ -61,15 +63,15 @@ def with_clip_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
         "contrastive": "softmax" if description.get("init_logit_bias") is None else "sigmoid",
     }
     words = {"vocab_size": text.get("vocab_size", 49408), "max_position_embeddings": context}
-    return {**decided, **values, "text_config": words, "vision_config": {}}  # whose place the pair has
+    own = {"clip_config": description, "text_config": words, "vision_config": {}}  # the last has no part in it
+    return {**decided, **values, **own}
 
 
 def impossible_clip(c: Config) -> list[str]:
     """Keys that a tower pair does not go with."""
     if c.clip_model is None:
         return ["instruct before_blocks instructs a CLIP tower; name one with 'clip_model'"]
-    description = clip_description(c.clip_model)
-    problems = []
+    description, problems = c.clip_config, []
     if c.embed_dim != description.get("embed_dim"):
         problems.append(f"'embed_dim' {c.embed_dim} is not the {description.get('embed_dim')} of {c.clip_model}")
     if c.text_encoder is not None:

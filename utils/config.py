@@ -98,6 +98,7 @@ class Config:
 
     # A CLIP tower pair in place of the picture and the text encoder, with or without the heads (docs/clip.md)
     clip_model: str | None = None  # open_clip's name, or a JSON file of sizes as open_clip has them
+    clip_config: Mapping[str, Any] = field(default_factory=dict)  # the sizes; empty: looked up by that name
     clip_start: str | None = None  # its weights; null: random ones
     instruct: Literal["tokens", "before_blocks"] = "tokens"  # VIR over the tower's tokens, or as PriorCLIP does
     belief: Literal["hard", "soft"] = "hard"  # the prior has VIR keep `filter_size` tokens, or weighs all
@@ -212,6 +213,8 @@ def config_from_file(file: str | Path, overrides: list[str] | None = None) -> Co
         if key in SIZE_FILES and isinstance(named := values.get(key, SIZE_FILES[key]), str):
             values[key] = _sizes_in(named, key)  # so that one size can be overridden, `text_config.hidden_size=8`
         apply_override(values, override)
+        if key == "clip_model":
+            values.pop("clip_config", None)  # of another model
     return config_from_dict(values)
 
 
