@@ -57,10 +57,9 @@ def build_pir(config: Config) -> PIR:
 
         freeze_all_but_last_layers(text_backbone, c.text_trained_layers)
     text_encoder = TextEncoder(text_backbone, mask_padding=c.mask_padding, summary=c.text_summary)
-    for name, encoder in (("vision", vision_encoder), ("text", text_encoder)):
-        if name in c.freeze:
-            encoder.requires_grad_(False)
     model = PIR(vision_encoder, instruction_encoder, text_encoder, c)
+    for name in {"vision", "text"}.intersection(c.freeze):
+        model.fix_tower(name)
     if instruction_encoder and sizes.backbone == c.prior_backbone:
         from models.common_stages import CommonStages  # for those who may have some
 

@@ -76,6 +76,14 @@ class ClipModel(RetrievalModel):
         """Of the sigmoid loss, SigLIP's."""
         return self.clip.logit_bias
 
+    def tower(self, name: str) -> nn.Module:
+        """A pair's picture tower, or the blocks of its text tower."""
+        return self.clip.visual if name == "vision" else towers(self.clip)[1]
+
+    def fix_tower(self, name: str) -> None:
+        """Have a tower not trained, with its embeddings and projection."""
+        freeze_towers(self.clip, [name], None, None)
+
     def encoders(self) -> Iterator[nn.Module]:
         """Both towers' blocks, and the prior."""
         yield from (part for part in (*towers(self.clip), self._modules.get("instruction_encoder")) if part)

@@ -86,6 +86,10 @@ class PIR(RetrievalModel):
             summary = summary + self.text_layer(tokens, mask)
         return F.normalize(summary.float(), dim=-1)
 
+    def tower(self, name: str) -> nn.Module:
+        """Its backbone."""
+        return self.vision_encoder.backbone if name == "vision" else self.text_encoder.backbone
+
     def encoders(self) -> Iterator[nn.Module]:
         """Those of pictures and of captions, and the prior."""
         yield from (self.vision_encoder, self.text_encoder)

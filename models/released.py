@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor, nn
 
+from models.retrieval import RetrievalModel
 from utils.checkpoint import misfits
 from utils.errors import InputError
 
@@ -51,6 +53,10 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors under their released names (905 for the published sizes with Swin)."""
+    if getattr(model, "adapters", None):
+        from models.adapters import merged  # for those who train some
+
+        model = merged(cast(RetrievalModel, model))
     return {released_name(name): tensor for name, tensor in _tensors(model).items()}
 
 
@@ -61,6 +67,10 @@ def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     temperatures of losses that only the file's model or only this one uses. Raises InputError naming the first
     missing and unexpected tensors and those of another shape or kind, before anything is changed.
     """
+    if getattr(model, "adapters", None):
+        from models.adapters import remove_adapters
+
+        remove_adapters(cast(RetrievalModel, model))
     own = model.state_dict()
     ours = {released_name(name): tensor for name, tensor in own.items()}
     given = {n: t for n, t in state.items() if n.rsplit(".", 1)[-1] not in DERIVED}

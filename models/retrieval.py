@@ -16,6 +16,7 @@ class RetrievalModel(nn.Module):
     common_stages: Any = None  # a CommonStages, where the picture encoder and its prior may have some
     logit_bias: Any = None  # SigLIP's
     has_vir = False
+    adapters: Any = ()  # peft's, where there are some
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -36,6 +37,14 @@ class RetrievalModel(nn.Module):
     def encode_text(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Token ids `[B, L]` -> unit embeddings `[B, D]`; attention_mask `[B, L]`, 1 where a token is."""
         raise NotImplementedError
+
+    def tower(self, name: str) -> nn.Module:
+        """What adapters go into: the `vision` or the `text` encoder's network."""
+        raise NotImplementedError
+
+    def fix_tower(self, name: str) -> None:
+        """Have the `vision` or the `text` encoder not trained, all of it."""
+        self.tower(name).requires_grad_(False)
 
     def encoders(self) -> Iterator[nn.Module]:
         """What torch's compiler is given, each as it is called."""

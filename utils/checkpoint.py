@@ -25,6 +25,7 @@ CONVERSION = (
 
 # Kinds that are copied into one another.
 COPIED = (torch.half, torch.bfloat16, torch.float, torch.double, torch.int, torch.long, torch.uint8, torch.bool)
+ADAPTER_BASE = "adapter.base"  # in a file with an adapter alone: the sha256 of what it adds to
 KEYS = ("model", "state_dict", "model_state_dict")  # of a state dict in a training's file
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of names: DistributedDataParallel's, torch.compile's, Lightning's
 

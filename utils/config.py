@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.config_checks import impossible
-from utils.config_parts import OptimizerConfig, ScenesConfig, SchedularConfig, VisionSizes
+from utils.config_parts import LoraSettings, OptimizerConfig, ScenesConfig, SchedularConfig, VisionSizes
 from utils.errors import InputError, listed
 from utils.files import read_json
 from utils.output import BEST, CONFIG, EXPORTED_CONFIG
@@ -107,6 +107,7 @@ class Config:
     pool: Literal["instruction", "class"] = "instruction"  # the token that before_blocks takes for the picture
     prior_width: Width | None = None  # of a CLIP ResNet's embedding, as prior (`clip:RN50`); null: its own
     freeze: tuple[Literal["vision", "text", "prior"], ...] = ()  # encoders that are not trained
+    lora: LoraSettings | None = None  # adapters on the encoders
 
     # Losses
     temp1: Positive = 0.07

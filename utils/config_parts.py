@@ -56,3 +56,15 @@ class ScenesConfig:
     val: WholeFromZero = 150
     test: WholeFromZero = 200
     size: Width = 112
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Adapters on frozen towers (docs/adapters.md)."""
+
+    towers: tuple[Literal["vision", "text"], ...] = ("vision", "text")
+    rank: Repeats = 8
+    alpha: Count = 16  # what an adapter adds is times alpha / rank
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = ()  # ends of layers' names; none: the linear layers and attentions of all blocks
+    checkpoint: Literal["merged", "adapter"] = "merged"
