@@ -137,16 +137,16 @@ def start_from(model: RetrievalModel, config: Config, given: str | None, *, stri
 
     strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
     """
-    if given and strict:
-        say(f"{given}: {load_released(model, checkpoint.read_checkpoint(given))}")
-    elif given:
+    if given and not strict:
         from models.partial_start import start_from_model
 
         say(start_from_model(model, checkpoint.read_checkpoint(given), given))
+    elif given and not config.clip_model:
+        say(f"{given}: {load_released(model, checkpoint.read_checkpoint(given))}")
     else:
-        from models.start_files import start_encoders  # not for an evaluation
+        from models.start_files import start_encoders  # published weights of CLIP pairs are evaluated as they are
 
-        for report in start_encoders(model, config, download=download):
+        for report in start_encoders(model, config, given, download=download):
             say(str(report))
 
 

@@ -22,6 +22,8 @@ ENCODERS = {
     "conv_encoder.": "instruction_encoder.backbone.",
     "text_encoder.": "text_encoder.backbone.",
 }
+# Of a CLIP pair, in the names of a checkpoint, which are open_clip's, -> ours; both together are the second.
+CLIP_TOWERS = {"visual.": "clip.visual.", "": "clip."}
 
 
 def start_from_model(model: RetrievalModel, state: Mapping[str, Tensor], file: str) -> str:
@@ -35,13 +37,13 @@ def start_from_model(model: RetrievalModel, state: Mapping[str, Tensor], file: s
     unfit = misfits(given, own)
     refused = {name for tensors in unfit.values() for name, _ in tensors}
     filled = [name for name in own if name in given and name not in refused]
-    for released, prefix in ENCODERS.items():
+    for released, prefix in (ENCODERS | CLIP_TOWERS).items():
         needed = [name for name in own if name.startswith(prefix) and not name.endswith("num_batches_tracked")]
         matched = sum(name in filled for name in needed) if needed else 0
         if 2 * matched < len(needed):
             raise InputError(
-                f"{file} fills {matched} of {len(needed)} tensors of {released}*: less than half; give weights of the "
-                "architecture and sizes that the config names"
+                f"{file} fills {matched} of {len(needed)} tensors of {released or prefix}*: less than half; give "
+                "weights of the architecture and sizes that the config names"
             )
     with torch.no_grad():
         for name in filled:
@@ -59,6 +61,10 @@ def start_from_model(model: RetrievalModel, state: Mapping[str, Tensor], file: s
 def _in_our_names(model: RetrievalModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors by the names of the model's own, its encoders' tables in the model's sizes."""
     state = {name: tensor for name, tensor in state.items() if name.rsplit(".", 1)[-1] not in DERIVED}
+    if hasattr(model, "clip"):
+        from models.clip_starts import to_open_clip  # brings open_clip
+
+        state = to_open_clip(model.clip, state)
     own_name = {released_name(name): name for name in model.state_dict()}
     given = {own_name.get(n, n): t for n, t in state.items() if not n.startswith(tuple(ENCODERS))}
     for released, prefix in ENCODERS.items():

@@ -45,6 +45,11 @@ def clip_description(name: str) -> dict[str, Any]:
     return description
 
 
+def clip_names() -> list[str]:
+    """The models that open_clip describes."""
+    return sorted(file.stem for file in _folder().glob("*.json"))
+
+
 def with_clip_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config's values, with what its `clip_model` decides where they do not say it themselves."""
     name = values["clip_model"]

@@ -8,7 +8,8 @@ from utils.errors import InputError
 from utils.files import check_regular
 
 PACKAGE = "package:"
-HUB = ("timm:", "hf:")  # a start of a hub, which models/start_files.py finds
+OPEN_CLIP = "open_clip:"
+HUB = ("timm:", "hf:", OPEN_CLIP)  # a start of a hub, which models/start_files.py finds
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder, the first there
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
