@@ -25,7 +25,7 @@ from dataset.transforms import train_transform
 from models.build import build_model
 from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.encoders import normalise
-from models.released import load_released, released_state_dict
+from models.released import checkpoint_state
 from models.retrieval import RetrievalModel
 from optim import create_optimizer
 from scheduler import create_scheduler
@@ -67,6 +67,12 @@ def main() -> None:
     given = args.checkpoint or args.load_ckpt_from
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
+    if config.lora and not args.evaluate:
+        from models.adapters import add_adapters  # brings peft
+        from models.filling import check_lora
+
+        check_lora(config, given)
+        say(add_adapters(model, config.lora))
     if config.compile:
         from models.compiling import compile_encoders  # for those who ask for it
 
@@ -96,7 +102,7 @@ def main() -> None:
         if config.on_bad_picture == "skip":
             skipping.say_skipped(loader, run.device)
         given = args.output_dir / output.BEST
-        load_released(model, checkpoint.read_checkpoint(given))
+        start_from(model, config, str(given), strict=True, download=args.download)
     weights_sha256 = file_checksum(Path(given))  # now: a training that goes on may replace the file meanwhile
     from utils.results import write_result  # brings fonts and drawing, once at the end
 
@@ -137,16 +143,19 @@ def start_from(model: RetrievalModel, config: Config, given: str | None, *, stri
 
     strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
     """
-    if given and not strict:
+    if given and strict:
+        from models.filling import fill
+
+        for line in fill(model, config, given, download=download):
+            say(line)
+    elif given:
         from models.partial_start import start_from_model
 
         say(start_from_model(model, checkpoint.read_checkpoint(given), given))
-    elif given and not config.clip_model:
-        say(f"{given}: {load_released(model, checkpoint.read_checkpoint(given))}")
     else:
-        from models.start_files import start_encoders  # published weights of CLIP pairs are evaluated as they are
+        from models.start_files import start_encoders  # not for an evaluation
 
-        for report in start_encoders(model, config, given, download=download):
+        for report in start_encoders(model, config, download=download):
             say(str(report))
 
 
@@ -237,8 +246,8 @@ class RetrievalTask:
         return evaluate(replace(self.embedder, model=model), self.evaluation_set).figures
 
     def write(self, model: RetrievalModel, file: Path) -> None:
-        """Write a checkpoint in the released layout."""
-        state = released_state_dict(model)
+        """Write a checkpoint in the released layout, or an adapter alone."""
+        state = checkpoint_state(model, self.run.config)
         if processes.is_main():
             checkpoint.save_checkpoint(file, state, self.run.config.to_dict())
 

@@ -81,8 +81,8 @@ def load_adapter(
 ) -> str:
     """Add an adapter alone to a model that holds its starts' weights, and merge it; a line saying what matched.
 
-    base: the sha256 of those starts. Raises InputError where the settings are missing, the starts are others than it was
-    trained on, or tensors do not fit.
+    base: the sha256 of those starts. Raises InputError where the settings are missing, the starts are others than it
+    was trained on, or tensors do not fit.
     """
     if settings is None:
         raise InputError(f"{file} holds an adapter alone: its config must have the 'lora' that it was trained with")

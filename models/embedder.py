@@ -30,10 +30,8 @@ from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
 from models.build import build_model
 from models.encoders import normalise
-from models.released import load_released
 from models.retrieval import RetrievalModel
 from utils import processes
-from utils.checkpoint import read_checkpoint
 from utils.config import Config, config_from_file
 from utils.errors import InputError
 from utils.logs import progress
@@ -152,8 +150,10 @@ def load(
     given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
     config = config_from_file(config_in(str(beside)) or beside / CONFIG, given)
     chosen = processes.device_for(device)
+    from models.filling import fill  # an evaluation has filled its model before
+
     model = build_model(config)
-    load_released(model, read_checkpoint(weights))
+    fill(model, config, weights)
     words = configured_tokenizer(config)
     pixels = partial(pixels_of, rule=picture_rule(config))
     autocast = processes.autocast_dtype(config.precision, chosen)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.retrieval import RetrievalModel
 from utils.checkpoint import misfits
+from utils.config import Config
 from utils.errors import InputError
 
 DERIVED = ("relative_position_index", "attn_mask")  # of Swin; in a released file, but computed
@@ -58,6 +59,16 @@ def released_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
         model = merged(cast(RetrievalModel, model))
     return {released_name(name): tensor for name, tensor in _tensors(model).items()}
+
+
+def checkpoint_state(model: nn.Module, config: Config) -> dict[str, Tensor]:
+    """What a run's checkpoint holds: all tensors under their released names, or with LoRA the adapter alone."""
+    if config.lora and config.lora.checkpoint == "adapter":
+        from models.adapters import adapter_state
+        from models.filling import starts_checksum
+
+        return adapter_state(cast(RetrievalModel, model), starts_checksum(config))
+    return released_state_dict(model)
 
 
 def load_released(model: nn.Module, state: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,59 @@
+"""A model filled from a checkpoint of its own kind: whole, published, or an adapter on the weights it started from."""
+
+import hashlib
+
+from models.released import load_released
+from models.retrieval import RetrievalModel
+from models.start_files import start_encoders, weights_of_start
+from utils.checkpoint import ADAPTER_BASE, read_checkpoint
+from utils.config import Config
+from utils.errors import InputError
+from utils.files import file_checksum
+
+
+def fill(model: RetrievalModel, config: Config, file: str, *, download: bool = False) -> list[str]:
+    """Fill it with all that a file holds, which must be all that it needs; lines saying what matched.
+
+    download: the starts that an adapter adds to, where they are of a hub and not on this machine. Raises InputError, as
+    `load_released` and `load_adapter` do.
+    """
+    state = read_checkpoint(file)
+    if ADAPTER_BASE in state:
+        from models.adapters import load_adapter, remove_adapters  # brings peft
+
+        remove_adapters(model)
+        lines = [str(report) for report in start_encoders(model, config, download=download)]
+        return [*lines, load_adapter(model, state, config.lora, starts_checksum(config), file)]
+    if config.clip_model and not model.adapters:
+        return [str(report) for report in start_encoders(model, config, file)]
+    return [f"{file}: {load_released(model, state)}"]
+
+
+def check_lora(config: Config, given: str | None) -> None:
+    """Raise InputError, before training, where the adapter alone could not be read again.
+
+    given: a whole model's weights that the training starts from, in place of the encoders' own starts.
+    """
+    if config.lora and config.lora.checkpoint == "adapter":
+        starts_checksum(config)
+        if given:
+            raise InputError(f"lora: an adapter alone adds to its encoders' starts, not to {given}; keep it merged")
+
+
+def starts_checksum(config: Config) -> str:
+    """The sha256 of the weights that a config's encoders start from, in order.
+
+    Raises InputError where one has none, as an adapter to random weights is of no use to anybody, or is not there.
+    """
+    encoders = [config.clip_start] if config.clip_model else [config.vision_start, config.text_encoder]
+    encoders += [config.resnet_ckpt] if config.has_vir or config.instruct == "before_blocks" else []
+    digest = hashlib.sha256()
+    for start in encoders:
+        weights = weights_of_start(start) if start else None
+        if weights is None:
+            raise InputError(
+                "lora: an adapter alone adds to weights that every encoder starts from, and "
+                + (f"start '{start}' is not on this machine" if start else "one starts from none")
+            )
+        digest.update(file_checksum(weights).encode())
+    return digest.hexdigest()
