@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones import TimmModel, timm_backbone
-from models.belief import weighed_by_belief
 from models.clip_towers import (
     Pair,
     clip_resnet,
@@ -24,6 +23,7 @@ from models.clip_towers import (
 from models.encoders import PICTURE_MEAN, PICTURE_STD, InstructionEncoder
 from models.heads import LanguageCycle, VisionInstruction
 from models.retrieval import RetrievalModel
+from models.soft_belief import weighed_by_belief
 from utils.clip_config import PRIOR
 from utils.config import Config
 from utils.errors import InputError

@@ -1,16 +1,9 @@
-"""A trained model, ready to use: pictures and sentences -> unit embeddings.
-
-from models import load
-
-model = load("outputs/itr_demo")
-scores = model.score(["a.jpg", "b.jpg"], ["a lake beside a road"])  # [2, 1]
-"""
+"""A model with what turns pictures and sentences into its input: they become unit embeddings."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +18,15 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset.captions import clean_caption
 from dataset.evaluation_loaders import CaptionBatch, caption_batches, evaluation_images_loader
-from dataset.pictures import USUAL, PictureRule, load_picture, picture_rule, rgb_pixels
+from dataset.pictures import USUAL, PictureRule, load_picture, rgb_pixels
 from dataset.tokenizer import load_tokenizer
 from dataset.transforms import evaluation_transform
-from models.build import build_model
 from models.encoders import normalise
 from models.retrieval import RetrievalModel
 from utils import processes
-from utils.config import Config, config_from_file
+from utils.config import Config
 from utils.errors import InputError
 from utils.logs import progress
-from utils.output import CONFIG, config_in, weights_in
 from utils.start_names import HUB, local_start
 
 Picture = str | Path | ndarray | Image.Image
@@ -131,33 +122,6 @@ class Embedder:
         self.model.eval()
         with processes.autocast(self.autocast, self.device):
             yield
-
-
-def load(
-    checkpoint: str | Path, *, tokenizer: str | None = None, device: str = "auto", override: Sequence[str] = ()
-) -> Embedder:
-    """The model of a folder (exported, as published or as a run left it), or of weights with their config beside them.
-
-    tokenizer: a folder with the vocabulary, where the one that the config names is not to be found.
-    device: auto, cpu, cuda or cuda:N. override: `KEY=VALUE` of the config. Raises InputError where something is
-    missing or does not fit.
-    """
-    from models.given import check_load
-
-    check_load(checkpoint, device, override)
-    weights = weights_in(str(checkpoint))
-    beside = Path(weights).parent
-    given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
-    config = config_from_file(config_in(str(beside)) or beside / CONFIG, given)
-    chosen = processes.device_for(device)
-    from models.filling import fill  # an evaluation has filled its model before
-
-    model = build_model(config)
-    fill(model, config, weights)
-    words = configured_tokenizer(config)
-    pixels = partial(pixels_of, rule=picture_rule(config))
-    autocast = processes.autocast_dtype(config.precision, chosen)
-    return Embedder(model.to(chosen), config, words, chosen, autocast, pixels)
 
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:

@@ -1,5 +1,6 @@
 """Encoders of which only a part is trained."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,14 @@ def layers_of(text_encoder: PreTrainedModel) -> nn.ModuleList:
     count = text_encoder.config.num_hidden_layers
     stacks = [m for m in text_encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return stacks[0] if stacks else nn.ModuleList()
+
+
+def stages_of(backbone: nn.Module) -> Iterator[nn.Module]:
+    """A timm model's blocks and stages, inner ones first."""
+    for stack in backbone.children():
+        for stage in stack if isinstance(stack, nn.Sequential | nn.ModuleList) else ():
+            blocks = getattr(stage, "blocks", ())  # of a Swin or a ConvNeXt; a ViT's blocks are the stages
+            yield from (part for part in (*blocks, stage) if next(part.parameters(), None) is not None)
 
 
 def freeze_unreached(encoder: "VisionEncoder", image_res: int) -> int:

@@ -8,7 +8,7 @@ Whatever the head, the first token is the summary, and the correction is read fr
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.belief import most_believed, weighed_by_belief
+from models.belief import most_believed
 
 
 class MultiHeadAttention(nn.Module):
@@ -83,6 +83,8 @@ class VisionInstruction(ProgressiveAttention):
     def forward(self, tokens: Tensor, instruction: Tensor) -> Tensor:
         """tokens `[B, N, D]` with the summary first, instruction `[B, 1, D]` -> `[B, D]`."""
         if self.soft:
+            from models.soft_belief import weighed_by_belief  # which few configs ask for
+
             kept = weighed_by_belief(tokens, instruction, *self.soft)  # [B, N, D]
         else:
             kept = most_believed(tokens, instruction, self.filter_size)  # [B, F, D]

@@ -98,13 +98,10 @@ class PIR(RetrievalModel):
 
     def layers(self) -> Iterator[nn.Module]:
         """Stages and blocks of the picture encoder and its prior, layers of the text encoder."""
-        from models.freezing import layers_of
+        from models.freezing import layers_of, stages_of  # for those who divide it
 
         for encoder in (self.vision_encoder, *([self.instruction_encoder] if self.has_vir else [])):
-            for stack in encoder.backbone.children():
-                for stage in stack if isinstance(stack, nn.Sequential | nn.ModuleList) else ():
-                    blocks = getattr(stage, "blocks", ())  # of a Swin or a ConvNeXt; a ViT's blocks are the stages
-                    yield from (part for part in (*blocks, stage) if next(part.parameters(), None) is not None)
+            yield from stages_of(encoder.backbone)
         yield from layers_of(self.text_encoder.backbone)
 
     def temperatures(self) -> tuple[Tensor, Tensor]:

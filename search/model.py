@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from models.embedder import Embedder, load
+from models import load
+from models.embedder import Embedder
 from models.folding import fold_batch_norm
 from search.table import Index
 from utils.errors import InputError

@@ -12,10 +12,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from dataset.clip_tokenizer import clip_tokenizer, whole_context
 from dataset.tokenizer import padded, tokenized
 from models import build_model
-from models.belief import weighed_by_belief
 from models.encoders import InstructionEncoder, normalise
 from models.released import load_released, released_state_dict
 from models.sigmoid_loss import sigmoid_loss
+from models.soft_belief import weighed_by_belief
 from tests.clip_pairs import PAIRS, clip_config
 from tests.processes import run_on_processes
 from utils.config import config_from_file

@@ -81,14 +81,14 @@ def test_a_training_brings_at_most_5000_lines_of_the_project():
     ]
 
 
-def test_only_start_files_and_the_embedder_read_files_in_models():
+def test_only_what_starts_fills_and_loads_reads_files_in_models():
     readers = ("read_torch_file", "read_checkpoint", "load_file", "open(", "read_text", "read_json")
     found = {
         module
         for module, file in MODULES.items()
         if module.startswith("models.") and any(name in file.read_text(encoding="utf-8") for name in readers)
     }
-    assert found == {"models.start_files", "models.embedder"}
+    assert found == {"models.start_files", "models.filling"}
 
 
 def test_no_file_outgrows_its_room():
