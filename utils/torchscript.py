@@ -29,6 +29,8 @@ KINDS = {
         "Double": torch.double,
         "Bool": torch.bool,
         "Byte": torch.uint8,
+        "Char": torch.int8,
+        "Short": torch.short,
         "Int": torch.int,
         "Long": torch.long,
     }.items()
