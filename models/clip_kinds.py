@@ -69,7 +69,7 @@ def _other_model(state: State, quick: bool | None, configured: str, description:
 
 def _other_activation(quick: bool, configured: str) -> str:
     kind, other = ("quick GELU", "GELU") if quick else ("GELU", "quick GELU")
-    line = f"it is of {kind} and clip_model {configured} of {other}, the same sizes for other numbers"
+    line = f"it is of {kind} and clip_model {configured} of {other}, which makes other embeddings of it"
     right = configured + QUICK if quick else configured.removesuffix(QUICK)
     if right in clip_names() and right != configured:
         return f"{line}: set clip_model: {right}"

@@ -98,27 +98,33 @@ def picture_part(state: State) -> tuple[State, tuple[str, ...]]:
     return state, ()
 
 
-def quick_gelu_of(state: State, sizes: Sizes | None) -> bool | None:
-    """Whether a publisher's file, in its own names, is of quick GELU; None where nothing in or beside it says so."""
+def is_of_transformers(state: State) -> bool:
+    """Whether a file has the names of transformers' `CLIPModel` or `SiglipModel`."""
+    return CLIP in state or SIGLIP in state
+
+
+def quick_gelu_of(state: State, sizes: Sizes) -> bool | None:
+    """Whether a publisher's file, in its own names, is of quick GELU; None where nothing in or beside it says so.
+
+    sizes: of the config.json beside transformers' weights; empty: there is none.
+    """
     if all(name in state for name in OPENAI_EXTRAS):
         return True
-    usual = {"hidden_act": "gelu_pytorch_tanh" if SIGLIP in state else "quick_gelu"}
-    said = {(usual | dict(tower))["hidden_act"] == "quick_gelu" for tower in _towers_of(state, sizes).values()}
+    usual = {"hidden_act": "gelu_pytorch_tanh" if SIGLIP in state else "quick_gelu"}  # where it need not say
+    said = {(usual | dict(tower))["hidden_act"] == "quick_gelu" for tower in _towers_in(sizes).values()}
     return said.pop() if len(said) == 1 else None
 
 
-def heads_of(state: State, sizes: Sizes | None) -> dict[str, int]:
-    """How many heads a transformers folder says its towers, `vision` and `text`, have."""
-    usual = {"vision": 12, "text": 12 if SIGLIP in state else 8}  # what a config.json need not say
-    return {tower: said.get("num_attention_heads", usual[tower]) for tower, said in _towers_of(state, sizes).items()}
+def heads_of(state: State, sizes: Sizes) -> dict[str, int]:
+    """How many heads the towers, `vision` and `text`, of transformers' weights have; sizes: as above."""
+    usual = {"vision": 12, "text": 12 if SIGLIP in state else 8}
+    return {tower: said.get("num_attention_heads", usual[tower]) for tower, said in _towers_in(sizes).items()}
 
 
-def _towers_of(state: State, sizes: Sizes | None) -> dict[str, Sizes]:
-    """What the config.json beside transformers' weights says of each tower; nothing where there is none."""
-    if sizes is None or not (SIGLIP in state or CLIP in state):
-        return {}
-    given = {tower: sizes.get(f"{tower}_config") for tower in ("vision", "text")}
-    return {tower: said if isinstance(said, Mapping) else {} for tower, said in given.items()}
+def _towers_in(sizes: Sizes) -> dict[str, Sizes]:
+    """What a config.json says of each tower."""
+    given = {tower: sizes.get(f"{tower}_config") or {} for tower in ("vision", "text")} if sizes else {}
+    return {tower: said for tower, said in given.items() if isinstance(said, Mapping)}
 
 
 # ---- names and shapes ----

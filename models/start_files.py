@@ -75,11 +75,12 @@ def load_clip_start(
     PriorCLIP's own files fill a PriorCLIP with its prior. whole: the file must fill the model with all that is in it.
     """
     from models.clip_kinds import Told, wrong_pair  # here, as they bring open_clip
-    from models.clip_starts import OPENAI_EXTRAS, heads_of, quick_gelu_of, to_open_clip
+    from models.clip_starts import OPENAI_EXTRAS, heads_of, is_of_transformers, quick_gelu_of, to_open_clip
 
     assert config.clip_model is not None
     file, shown = _found(spec, download)
-    published, sizes = read_checkpoint(file), _config_beside(file)
+    published = read_checkpoint(file)
+    sizes = _config_beside(file) if is_of_transformers(published) else {}
     tagged = _open_clip_weights(spec).get("quick_gelu", False) if spec.startswith(OPEN_CLIP) else None
     told = Told(quick_gelu_of(published, sizes) if tagged is None else tagged, heads_of(published, sizes))
     state = to_open_clip(model.clip, published)
@@ -238,11 +239,11 @@ def _found(spec: str, download: bool) -> tuple[Path, str]:
     return file, spec if spec.startswith((PACKAGE, *HUB)) else str(file)
 
 
-def _config_beside(file: Path) -> Mapping[str, Any] | None:
-    """The config.json of the folder that weights lie in."""
+def _config_beside(file: Path) -> Mapping[str, Any]:
+    """The config.json of the folder that weights lie in; empty where there is none."""
     beside = file.with_name("config.json")
-    sizes = read_json(beside) if beside.is_file() else None
-    return sizes if isinstance(sizes, Mapping) else None
+    sizes = read_json(beside) if beside.is_file() else {}
+    return sizes if isinstance(sizes, Mapping) else {}
 
 
 def _unfit(fits: bool) -> str | None:

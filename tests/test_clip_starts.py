@@ -14,6 +14,7 @@ from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from models import build_model
 from models.start_files import load_clip_start, load_prior_start, resolve_start, start_encoders
+from run import missing_inputs
 from utils.checkpoint import read_checkpoint
 from utils.errors import InputError
 
@@ -437,8 +438,11 @@ def test_a_training_starts_from_a_published_pair_as_far_as_it_fits(tmp_path, mod
 
 def test_open_clip_s_own_weights_are_not_fetched_unasked(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"open_clip:ViT-B-32/laion2b_s34b_b79k.*pass --download to fetch them$"):
-        resolve_start("open_clip:ViT-B-32/laion2b_s34b_b79k")
+    spec, said = "open_clip:ViT-B-32/laion2b_s34b_b79k", "its weights are not on this machine; pass --download"
+    with pytest.raises(InputError, match=f"start '{spec}': {said} to fetch them$"):
+        resolve_start(spec)
+    (problem,) = missing_inputs([spec], [], download=False)
+    assert said in problem and missing_inputs([spec], [], download=True) == []
 
 
 @pytest.mark.parametrize("spec", ["open_clip:ViT-B-32/no_such", "open_clip:ViT-B-32"])

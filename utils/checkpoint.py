@@ -63,10 +63,11 @@ def read_torch_file(file: str | Path) -> Any:
     """
     try:
         check_regular(Path(file))
-        if _is_torchscript(file):
-            from utils.torchscript import read_torchscript  # OpenAI's CLIP archives
+        if zipfile.is_zipfile(file):
+            from utils.torchscript import is_torchscript, read_torchscript
 
-            return read_torchscript(file)
+            if is_torchscript(file):
+                return read_torchscript(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on foreign files; the error below says it in one line
             try:
@@ -88,17 +89,6 @@ def read_torch_file(file: str | Path) -> Any:
                 f"({refused[1]}); on a machine where you trust the file, save its tensors alone: {convert}"
             ) from None
         raise InputError(f"{file} is damaged or no weight file ({type(error).__name__}); get it again") from None
-
-
-def _is_torchscript(file: str | Path) -> bool:
-    """Whether it is of torch.jit.save. InputError for compressed weights: a few megabytes may then hold gigabytes."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as members:
-        weights = [member for member in members.infolist() if "/code/" not in member.filename]
-    if any(member.compress_type != zipfile.ZIP_STORED for member in weights):
-        raise InputError(f"weights {file} are compressed, which torch.save never does; get them as published")
-    return any(member.filename.endswith("/constants.pkl") for member in weights)
 
 
 def state_dict_in(content: Any, file: str | Path) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ KINDS = {
         "Double": torch.double,
         "Bool": torch.bool,
         "Byte": torch.uint8,
+        "Char": torch.int8,
+        "Short": torch.short,
         "Int": torch.int,
         "Long": torch.long,
     }.items()
@@ -86,6 +88,18 @@ def _tensor_maker() -> Callable[..., Tensor]:
         return storage.as_strided(size, stride, offset)  # which checks that they lie within
 
     return tensor
+
+
+def is_torchscript(file: str | Path) -> bool:
+    """Whether a zip of weights is of torch.jit.save, not torch.save.
+
+    Raises InputError for compressed weights: torch never compresses them, and a few megabytes may hold gigabytes.
+    """
+    with zipfile.ZipFile(file) as members:
+        weights = [member for member in members.infolist() if "/code/" not in member.filename]
+    if any(member.compress_type != zipfile.ZIP_STORED for member in weights):
+        raise InputError(f"weights {file} are compressed, which torch.save never does; get them as published")
+    return any(member.filename.endswith("/constants.pkl") for member in weights)
 
 
 def read_torchscript(file: str | Path) -> dict[str, Tensor]:
