@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     words, source = class_words(scenes.classes, args.names)
     open_folder(args)
     embedder = load(
-        args.checkpoint, config=args.config, tokenizer=args.tokenizer, device=args.device, override=args.override
+        args.checkpoint, config_file=args.config, tokenizer=args.tokenizer, device=args.device, override=args.override
     )
     embedder = replace(embedder, num_workers=embedder.config.num_workers)
     say(f"{scenes.source}: {len(scenes.pictures)} pictures of {len(scenes.classes)} classes, words from {source}")

@@ -138,30 +138,31 @@ class Embedder:
 def load(
     checkpoint: str | Path,
     *,
-    config: str | Path | None = None,
+    config_file: str | Path | None = None,
     tokenizer: str | None = None,
     device: str = "auto",
     override: Sequence[str] = (),
 ) -> Embedder:
     """The model of a folder (exported, as published or as a run left it), or of weights with their config beside them.
 
-    config: of weights that have none beside them. tokenizer: a folder with the vocabulary, where the one that the
+    config_file: of weights that have none beside them. tokenizer: a folder with the vocabulary, where the one that the
     config names is not to be found. device: auto, cpu, cuda or cuda:N. override: `KEY=VALUE` of the config. Raises
     InputError where something is missing or does not fit.
     """
     from models.given import check_load
 
-    check_load(checkpoint, device, override, config)
+    check_load(checkpoint, device, override, config_file)
     weights = weights_in(str(checkpoint))
     beside = Path(weights).parent
     given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
-    c = config_from_file(config or config_in(str(beside)) or beside / CONFIG, given)
+    config = config_from_file(config_file or config_in(str(beside)) or beside / CONFIG, given)
     chosen = processes.device_for(device)
-    model = build_model(c)
+    model = build_model(config)
     load_released(model, read_checkpoint(weights))
-    words = configured_tokenizer(c)
-    autocast = processes.autocast_dtype(c.precision, chosen)
-    return Embedder(model.to(chosen), c, words, chosen, autocast, partial(pixels_of, rule=picture_rule(c)))
+    words = configured_tokenizer(config)
+    pixels = partial(pixels_of, rule=picture_rule(config))
+    autocast = processes.autocast_dtype(config.precision, chosen)
+    return Embedder(model.to(chosen), config, words, chosen, autocast, pixels)
 
 
 def configured_tokenizer(config: Config, *, download: bool = False) -> PreTrainedTokenizerBase:

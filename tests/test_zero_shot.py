@@ -81,7 +81,7 @@ def open_clips_own(weights):
 
 
 def test_classes_and_predictions_are_those_of_open_clips_zero_shot_classifier(scenes, clip):
-    embedder = load(clip[0], config=clip[1], device="cpu")
+    embedder = load(clip[0], config_file=clip[1], device="cpu")
     found = read_pictures(scenes, [])
     words, _ = class_words(found.classes, None)
     files = [one.image for one in found.pictures]
@@ -106,7 +106,7 @@ def test_classes_and_predictions_are_those_of_open_clips_zero_shot_classifier(sc
 
 def test_a_clip_pair_reads_sentences_as_written_and_other_models_as_captions(clip, tiny):
     marked, bare = ["A {}, seen from above!"], ["a {} seen from above"]
-    pair = load(clip[0], config=clip[1], device="cpu")
+    pair = load(clip[0], config_file=clip[1], device="cpu")
     assert not torch.allclose(
         class_embeddings(pair, ["lake"], marked), class_embeddings(pair, ["lake"], bare), atol=1e-3
     )
