@@ -91,18 +91,21 @@ def _class_folders(root: Path, config: PriorConfig) -> SceneSet:
         others = [folder.name for folder in _subfolders(root) if folder.name not in SPLITS]
         if others:
             raise InputError(f"{root} has train/ and beside it {others[0]!r}, which is no split: {', '.join(SPLITS)}")
-        given = {split: _pictures_of(root / split) for split in SPLITS if (root / split).is_dir()}
+        given = {split: pictures_of_classes(root / split) for split in SPLITS if (root / split).is_dir()}
         sources = {split: str(root / split) for split in given}
     else:
-        given, sources = {"train": _pictures_of(root)}, {"train": str(root)}
+        given, sources = {"train": pictures_of_classes(root)}, {"train": str(root)}
     shares = {"val": config.val_fraction} if "val" not in given else {}
     if not split_by_hand and config.test_fraction:
         shares["test"] = config.test_fraction
     return _scene_set(given, sources, shares, config.split_seed)
 
 
-def _pictures_of(folder: Path) -> ClassPictures:
-    """The picture files of every class folder, in order of name; other files and hidden ones do not count."""
+def pictures_of_classes(folder: Path, named_by: str = "class_folders=") -> ClassPictures:
+    """The picture files of every class folder, in order of name; other files and hidden ones do not count.
+
+    named_by: how the user names the folder, for an error. Raises InputError for no class folder or an empty one.
+    """
     classes = _subfolders(folder)
     if not classes:
         raise InputError(f"{folder} holds no class folders; expected are folders of pictures, CLASS/picture.jpg")
@@ -115,7 +118,7 @@ def _pictures_of(folder: Path) -> ClassPictures:
         say(f"{folder}: {line}")
     empty = [one for one in classes if not pictures[one.name]]
     if empty:
-        inner = f"; it holds folders: is class_folders={empty[0]} meant?" if _subfolders(empty[0]) else ""
+        inner = f"; it holds folders: is {named_by}{empty[0]} meant?" if _subfolders(empty[0]) else ""
         suffixes = " ".join(f".{suffix}" for suffix in SUFFIXES)
         raise InputError(
             f"{len(empty)} of {len(classes)} class folders hold no picture ({suffixes}), first {empty[0]}" + inner

@@ -13,15 +13,15 @@ from utils.errors import InputError, shown
 from utils.output import BEST, EXPORTED_WEIGHTS, PREPROCESSING, config_in, weights_in
 
 
-def check_load(checkpoint: str | Path, device_name: object, override: object) -> None:
+def check_load(checkpoint: str | Path, device_name: object, override: object, config: str | Path | None) -> None:
     """Raise InputError for what `load` cannot take, before anything is read."""
     check_list(override, "overrides")
     check_device(device_name)
-    check_checkpoint(checkpoint)
+    check_checkpoint(checkpoint, config)
 
 
-def check_checkpoint(checkpoint: str | Path) -> None:
-    """Raise InputError, naming what was given, where there are no weights or no config beside them."""
+def check_checkpoint(checkpoint: str | Path, given_config: str | Path | None = None) -> None:
+    """Raise InputError, naming what was given, where there are no weights or no config, given or beside them."""
     given = Path(checkpoint)
     if not str(checkpoint) or not os.path.exists(checkpoint):
         raise InputError(f"no checkpoint at {str(checkpoint)!r}: give a folder or weights")
@@ -33,7 +33,7 @@ def check_checkpoint(checkpoint: str | Path) -> None:
         if given.is_dir():
             raise InputError(f"{checkpoint} holds neither {BEST} nor {EXPORTED_WEIGHTS}: give a folder that does")
     config = Path(config_in(str(folder)) or "")
-    if not config.exists():
+    if given_config is None and not config.exists():
         raise InputError(f"{checkpoint} has no config: {config.name} must lie beside {weights.name}")
 
 

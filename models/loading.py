@@ -21,19 +21,24 @@ from utils.output import CONFIG, config_in, weights_in
 
 
 def load(
-    checkpoint: str | Path, *, tokenizer: str | None = None, device: str = "auto", override: Sequence[str] = ()
+    checkpoint: str | Path,
+    *,
+    config_file: str | Path | None = None,
+    tokenizer: str | None = None,
+    device: str = "auto",
+    override: Sequence[str] = (),
 ) -> Embedder:
     """The model of a folder (exported, as published or as a run left it), or of weights with their config beside them.
 
-    tokenizer: a folder with the vocabulary, where the one that the config names is not to be found.
-    device: auto, cpu, cuda or cuda:N. override: `KEY=VALUE` of the config. Raises InputError where something is
-    missing or does not fit.
+    config_file: of weights that have none beside them. tokenizer: a folder with the vocabulary, where the one that the
+    config names is not to be found. device: auto, cpu, cuda or cuda:N. override: `KEY=VALUE` of the config. Raises
+    InputError where something is missing or does not fit.
     """
-    check_load(checkpoint, device, override)
+    check_load(checkpoint, device, override, config_file)
     weights = weights_in(str(checkpoint))
     beside = Path(weights).parent
     given = [*override] if tokenizer is None else [*override, f"tokenizer={tokenizer}"]
-    config = config_from_file(config_in(str(beside)) or beside / CONFIG, given)
+    config = config_from_file(config_file or config_in(str(beside)) or beside / CONFIG, given)
     chosen = processes.device_for(device)
     model = build_model(config)
     fill(model, config, weights)

@@ -216,6 +216,8 @@ def test_weights_without_a_config_and_a_folder_without_either_are_one_line(folde
     (tmp_path / "weights.pth").write_bytes((folder / "checkpoint_best.pth").read_bytes())
     with pytest.raises(InputError, match=r"weights.pth has no config: config.yaml must lie beside weights.pth"):
         load(tmp_path / "weights.pth")
+    named = load(tmp_path / "weights.pth", config_file=folder / "config.yaml")
+    np.testing.assert_array_equal(named.embed_texts(SENTENCES), load(folder).embed_texts(SENTENCES))
 
 
 @pytest.mark.parametrize("name", ["", "image_encoder.onnx"])
