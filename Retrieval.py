@@ -10,32 +10,26 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dataset.annotations import EvaluationSet, TrainRecord, read_evaluation, read_train
-from dataset.loaders import TrainBatch, TrainLoader, train_loader
+from dataset.loaders import TrainLoader, train_loader
 from dataset.pictures import picture_rule
 from dataset.transforms import train_transform
 from models.build import build_model
 from models.embedder import Embedder, configured_tokenizer, pixels_of
-from models.encoders import normalise
-from models.released import checkpoint_state
 from models.retrieval import RetrievalModel
-from optim import create_optimizer
-from scheduler import create_scheduler
-from utils import checkpoint, output, processes
+from models.retrieval_task import evaluate, start_training
+from utils import output, processes
 from utils.config import Config, config_from_file
-from utils.errors import InputError, run_cli
+from utils.errors import run_cli
 from utils.files import file_checksum
 from utils.logs import say
-from utils.metrics import Measured, recall, retrieval_ranks
-from utils.train_state import TrainState, averaged, gradient_scaler
+from utils.train_state import TrainState
 from utils.training import Run, start_run, train
 
 
@@ -65,6 +59,8 @@ def main() -> None:
     sets = {"test": read_evaluation(config.test_file, config.image_root)}
     pictures = list(sets["test"].images)
     given = args.checkpoint or args.load_ckpt_from
+    from models.filling import start_from
+
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
     if config.lora and not args.evaluate:
@@ -138,27 +134,6 @@ def configured_train_loader(run: Run[Config], embedder: Embedder, records: list[
     return train_loader(records, load=embedder.load, **options)
 
 
-def start_from(model: RetrievalModel, config: Config, given: str | None, *, strict: bool, download: bool) -> None:
-    """Fill the model from trained weights, or each encoder from its start file (null: left random).
-
-    strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
-    """
-    if given and strict:
-        from models.filling import fill
-
-        for line in fill(model, config, given, download=download):
-            say(line)
-    elif given:
-        from models.partial_start import start_from_model
-
-        say(start_from_model(model, checkpoint.read_checkpoint(given), given))
-    else:
-        from models.start_files import start_encoders  # not for an evaluation
-
-        for report in start_encoders(model, config, download=download):
-            say(str(report))
-
-
 def train_model(
     run: Run[Config],
     embedder: Embedder,
@@ -185,23 +160,6 @@ def train_model(
     return state
 
 
-def start_training(
-    run: Run[Config], embedder: Embedder, steps_per_epoch: int, evaluation_set: EvaluationSet
-) -> tuple["RetrievalTask", TrainState[RetrievalModel]]:
-    """What the training loop takes for the embedder's model, before the first step."""
-    c, model = run.config, embedder.model
-    optimizer = create_optimizer(c.optimizer, model, fused=not c.shard)
-    if c.shard:
-        from models.sharding import keep_files_whole
-
-        keep_files_whole(optimizer)
-    scheduler = create_scheduler(c.schedular, optimizer, steps_per_epoch=steps_per_epoch)
-    scaler = gradient_scaler(run.device, run.autocast)
-    average, longest = averaged(model, c.average_decay), c.optimizer.clip_grad_norm
-    state = TrainState(model, average, optimizer, scheduler, scaler=scaler, clip_grad_norm=longest)
-    return RetrievalTask(run, embedder, evaluation_set), state
-
-
 def identity_of(config: Config, given: str | None) -> dict[str, str | None]:
     """Checksums of the files that decide what a training gives, of starts or the `given` weights; None: it is gone."""
     from dataset.shards import index_of  # an index stands for its shards
@@ -213,56 +171,6 @@ def identity_of(config: Config, given: str | None) -> dict[str, str | None]:
     }
     files |= {name: weights_of_start(name) for name in ([given] if given else config.encoder_starts)}
     return {f"the content of {name}": file_checksum(file) if file else None for name, file in files.items()}
-
-
-class RetrievalTask:
-    """PIR as the training loop sees it."""
-
-    figure, kept = "r_mean", output.BEST
-
-    def __init__(self, run: Run[Config], embedder: Embedder, evaluation_set: EvaluationSet) -> None:
-        self.run, self.embedder, self.evaluation_set = run, embedder, evaluation_set
-        self.split: str = run.config.select_on
-        self.model = embedder.model if run.config.shard else processes.in_parallel(embedder.model)
-
-    def step(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch to minimise, and the losses it is made of."""
-        device = self.run.device
-        images = normalise(batch.images.to(device, non_blocking=True))  # [B, 3, H, W]
-        ids, mask = (x.to(device, non_blocking=True) for x in (batch.ids, batch.attention_mask))
-        idx, sentence = (x.to(device, non_blocking=True) for x in (batch.idx, batch.sentence))
-        label = None if batch.label is None else batch.label.to(device, non_blocking=True)
-        with processes.autocast(self.run.autocast, device):
-            losses = self.model(images, ids, mask, idx=idx, label=label, sentence=sentence)
-        return losses.pop("loss"), losses
-
-    def describe(self, batch: TrainBatch) -> str:
-        """How many captions a batch has, and its first."""
-        first = zip(batch.idx.tolist()[:5], batch.captions[:5], strict=True)
-        return f"{len(batch.captions)} captions, first " + "; ".join(f"picture {i}: {c!r}" for i, c in first)
-
-    def evaluate(self, model: RetrievalModel) -> dict[str, float]:
-        """The seven figures on the split that epochs are compared on."""
-        return evaluate(replace(self.embedder, model=model), self.evaluation_set).figures
-
-    def write(self, model: RetrievalModel, file: Path) -> None:
-        """Write a checkpoint in the released layout, or an adapter alone."""
-        state = checkpoint_state(model, self.run.config)
-        if processes.is_main():
-            checkpoint.save_checkpoint(file, state, self.run.config.to_dict())
-
-
-def evaluate(embedder: Embedder, evaluation_set: EvaluationSet, *, average_orientations: bool = False) -> Measured:
-    """Embed the pictures and captions, each process its share once, and count ranks (docs/behaviour.md, 6)."""
-    image_embeds = embedder.image_embeddings(
-        evaluation_set.images, average_orientations=average_orientations, label="embedding pictures"
-    )
-    text_embeds = embedder.text_embeddings(evaluation_set.captions, label="embedding captions")
-    try:
-        ranks = retrieval_ranks(image_embeds, text_embeds, evaluation_set.own_image_of_text)
-    except ValueError as error:
-        raise InputError(f"{error}: the weights are damaged or training diverged") from None
-    return Measured(recall(*ranks), *ranks, image_embeds, text_embeds)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from dataset.annotations import read_evaluation, read_train
-from dataset.shards import read_shards
+from dataset.annotations import read_evaluation
+from dataset.share import check_share, entries_of_a_process
 from utils.announced import slurm_tasks
 from utils.arguments import OneLineParser, add_precision, add_speed, name, seed, weights
-from utils.config import Config, config_from_file, process_batch
+from utils.config import config_from_file, process_batch
 from utils.errors import InputError, listed, run_cli
 from utils.launch import (
     LAUNCHER,
@@ -22,6 +22,7 @@ from utils.launch import (
     launcher_environment,
     option,
     port_is_free,
+    pretrains,
     processes_for,
     run_to_end,
     shell_line,
@@ -37,6 +38,7 @@ from utils.start_names import HUB, local_start, weight_file
 ROOT = Path(__file__).resolve().parent
 RETRIEVAL = ROOT / "Retrieval.py"
 PRIOR = ROOT / "Prior.py"
+PRETRAIN = ROOT / "Pretrain.py"
 MULTI_MACHINE_PORT = 29500
 
 PRESETS_HELP = """\
@@ -49,8 +51,8 @@ presets of --dist, one process a card:
   cpuN            N processes on the CPU (gloo)
 Where CUDA_VISIBLE_DEVICES is set, card 0 is the first it names, card 1 the second, and so on.
 
-Relative paths, those inside a config too, are relative to the current folder; only Retrieval.py, Prior.py
-and a task's own config are found beside run.py, wherever it is started.
+Relative paths, those inside a config too, are relative to the current folder; only a task's
+script and its own config are found beside run.py, wherever it is started.
 """
 
 
@@ -185,6 +187,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f"--strict is for retrieval, --task {args.task} has no use for it; leave it out")
     if trains_prior(args.task) and args.cache:
         raise InputError(f"--cache is for retrieval, --task {args.task} has no use for it; leave it out")
+    if pretrains(args.task) and (args.checkpoint or args.strict or args.cache):
+        raise InputError(f"--task {args.task} has no use for --checkpoint, --evaluate, --strict and --cache")
 
 
 def check_experiment(args: argparse.Namespace, config: Path, count: int) -> None:
@@ -226,7 +230,16 @@ def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
         if not args.evaluate:
             check_share(math.ceil(len(scenes.train) / count), process_batch(prior.batch_size_train, args.bs, count))
         return
-    config = config_from_file(file, args.override)
+    if pretrains(args.task):
+        from utils.pretrain_config import pretrain_config_from_file
+
+        pretraining, config = pretrain_config_from_file(file, args.override)
+        if pretraining.scenes:
+            from dataset.drawn.shards import draw_shards
+
+            draw_shards(pretraining.scenes)
+    else:
+        config = config_from_file(file, args.override)
     if config.shard and (count > 1 or not args.evaluate):
         check_shard(config, count)
     if config.scenes:
@@ -236,16 +249,18 @@ def preflight(file: Path, args: argparse.Namespace, count: int = 1) -> None:
         draw_scenes(sizes.pop("folder"), **sizes)
     starts = [] if args.checkpoint or args.load_ckpt_from or resuming else config.encoder_starts
     training = [] if args.evaluate else [config.val_file]
-    if not args.evaluate and not config.trains_from_shards:
+    if not args.evaluate and not config.trains_from_shards and not pretrains(args.task):
         training += config.train_file
-    files = [*training, config.test_file]
+    files = [*training, *([] if pretrains(args.task) else [config.test_file])]
     if problems := missing_inputs(starts, files, args.download, config.tokenizer_folder, config.image_root):
         raise InputError(f"{listed(problems, shown=10)} (looked in {Path.cwd()})")
     if not args.evaluate:
         batch = process_batch(config.batch_size_train, args.bs, count)
-        check_share(entries_of_a_process(config, count), batch)
+        if not pretrains(args.task):  # whose shards are drawn without end
+            check_share(entries_of_a_process(config, count), batch)
         read_evaluation(config.val_file, config.image_root)
-    read_evaluation(config.test_file, config.image_root)
+    if not pretrains(args.task):
+        read_evaluation(config.test_file, config.image_root)
 
 
 def missing_inputs(
@@ -277,31 +292,13 @@ def missing_inputs(
     return list(dict.fromkeys(problems))
 
 
-def entries_of_a_process(config: Config, count: int) -> int:
-    """How many of the training set's items, captions or pictures, one of `count` processes has; all are read."""
-    by_picture = config.captions_per_image > 1
-    if config.trains_from_shards:
-        shards = read_shards(config.train_file, labels_required=config.use_affil_loss)
-        return sum(shard.pictures if by_picture else shard.captions for shard in shards) // count
-    records = read_train(**config.training_files)
-    return math.ceil((len({record.image_id for record in records}) if by_picture else len(records)) / count)
-
-
-def check_share(share: int, batch: int) -> None:
-    """Raise InputError where a process's share of the training set does not fill one batch."""
-    if share < batch:
-        raise InputError(
-            f"the training set gives a process {share} entries, less than one batch of {batch}: use a smaller --bs"
-        )
-
-
 def launch_command(args: argparse.Namespace, config: Path, processes: Processes) -> list[str]:
-    """The one command: torch.distributed.launch around Retrieval.py or Prior.py, and the program's own arguments."""
+    """The one command: torch.distributed.launch around the task's script, and the program's own arguments."""
     command = [sys.executable, "-m", LAUNCHER, "--use_env"]
     command += ["--nproc_per_node", str(processes.count), "--nnodes", str(args.nnodes)]
     command += ["--node_rank", str(args.node_rank)]
     command += option("master_addr", args.master_addr or "127.0.0.1") + option("master_port", args.master_port)
-    command += [str(PRIOR if trains_prior(args.task) else RETRIEVAL)]
+    command += [str(PRIOR if trains_prior(args.task) else PRETRAIN if pretrains(args.task) else RETRIEVAL)]
     command += option("config", config) + option("output_dir", args.output_dir)
     command += option("seed", args.seed) + option("device", processes.device)
     for of_program in ("bs", "checkpoint", "load_ckpt_from", "cache"):

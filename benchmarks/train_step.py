@@ -50,7 +50,7 @@ from dataset.loaders import TrainBatch  # noqa: E402
 from models.build import build_model  # noqa: E402
 from models.embedder import Embedder, pixels_of  # noqa: E402
 from models.encoders import normalise  # noqa: E402
-from Retrieval import start_training  # noqa: E402
+from models.retrieval_task import start_training  # noqa: E402
 from utils.config import Config, config_from_dict, config_from_file  # noqa: E402
 from utils.errors import InputError, run_cli  # noqa: E402
 from utils.launch import TASKS  # noqa: E402

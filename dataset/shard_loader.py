@@ -132,7 +132,7 @@ class ShardDataset(IterableDataset):
         """The items of a span, in the order they are stored in."""
         place = 0  # among the shard's items
         size = span.shard.captions if self.captions_per_image == 1 else span.shard.pictures
-        for number, sample in enumerate(_samples(span.shard.file)):
+        for number, sample in enumerate(shard_samples(span.shard.file)):
             name = f"{span.shard.file}/{sample['__key__']}"
             suffix = next((suffix for suffix in SUFFIXES if suffix in sample), None)
             if suffix is None or not {"json", "txt"} & sample.keys():
@@ -210,7 +210,7 @@ def shard_loader(
     )
 
 
-def _samples(file: str) -> Iterator[dict[str, Any]]:
+def shard_samples(file: str) -> Iterator[dict[str, Any]]:
     """The samples of a shard, undecoded: `{"__key__", "json", "jpg", ...}`; `InputError` where it is damaged."""
     try:
         with open(file, "rb") as stream:

@@ -68,7 +68,7 @@ def read_shards(patterns: Sequence[str], *, labels_required: bool) -> list[Shard
     known: set[Path] = set()
     scenes: dict[Path, Mapping[str, str] | None] = {}  # of each index
     for pattern in patterns:
-        names, file_of_index = _names(pattern), index_of(pattern)
+        names, file_of_index = shard_names(pattern), index_of(pattern)
         if _parts(pattern)["name"] is None and not file_of_index.exists():
             _write_index_of(file_of_index, names)
         index = read_index(file_of_index)
@@ -144,7 +144,7 @@ def _parts(pattern: str) -> re.Match[str]:
     return found
 
 
-def _names(pattern: str) -> list[str]:
+def shard_names(pattern: str) -> list[str]:
     """The file names that a pattern stands for."""
     found = _parts(pattern)
     first = found["only"] or found["first"]

@@ -1,7 +1,8 @@
-"""A model filled from a checkpoint of its own kind: whole, published, or an adapter on the weights it started from."""
+"""A model filled: for a training from starts or from what fits, from a checkpoint of its own kind, or an adapter's."""
 
 import hashlib
 
+from models.partial_start import start_from_model
 from models.released import load_released
 from models.retrieval import RetrievalModel
 from models.start_files import start_encoders, weights_of_start
@@ -9,6 +10,24 @@ from utils.checkpoint import ADAPTER_BASE, read_checkpoint
 from utils.config import Config
 from utils.errors import InputError
 from utils.files import file_checksum
+from utils.logs import say
+
+
+def start_from(
+    model: RetrievalModel, config: Config, given: str | None, *, strict: bool = False, download: bool = False
+) -> None:
+    """Fill the model from trained weights, or each encoder from its start file (null: left random); say what matched.
+
+    strict: the weights must be of this very model, as for an evaluation; otherwise they fill what they fit.
+    """
+    if given and strict:
+        for line in fill(model, config, given, download=download):
+            say(line)
+    elif given:
+        say(start_from_model(model, read_checkpoint(given), given))
+    else:
+        for report in start_encoders(model, config, download=download):
+            say(str(report))
 
 
 def fill(model: RetrievalModel, config: Config, file: str, *, download: bool = False) -> list[str]:

@@ -147,6 +147,17 @@ def prior_arguments() -> argparse.Namespace:
     return args
 
 
+def pretrain_arguments() -> argparse.Namespace:
+    """Pretrain.py's command line."""
+    parser = run_parser("Pretrain.py", "Contrastive pre-training on tar shards, counted in steps.")
+    parser.add_argument("--load_ckpt_from", type=weights, help="weights to start from, in place of the encoders' own")
+    args = read_arguments(parser)
+    if args.evaluate:
+        raise InputError("--evaluate is of Retrieval.py, which evaluates what this leaves")
+    args.load_ckpt_from = output.weights_in(args.load_ckpt_from)
+    return args
+
+
 def read_first(parse: Callable[[], argparse.Namespace]) -> None:
     """Answer `--help` and mistakes of the command line at once, before a script imports what takes seconds."""
     try:

@@ -29,6 +29,7 @@ TASKS = {
     "itr_rsitmd_clip": "configs/Retrieval_rsitmd_clip.yaml",
     "itr_rsitmd_clip_pir": "configs/Retrieval_rsitmd_clip_pir.yaml",
     "itr_rsitmd_priorclip": "configs/Retrieval_rsitmd_priorclip.yaml",
+    "pretrain_demo": "configs/Pretrain_demo.yaml",
     "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
     "prior_aid": "configs/Prior_aid.yaml",
 }
@@ -72,6 +73,11 @@ class Processes:
 def trains_prior(task: str) -> bool:
     """Whether the task is Prior.py's, not Retrieval.py's."""
     return task.startswith("prior_")
+
+
+def pretrains(task: str) -> bool:
+    """Whether the task is Pretrain.py's."""
+    return task.startswith("pretrain_")
 
 
 def processes_for(preset: str, check_cards: bool = True) -> Processes:
