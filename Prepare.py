@@ -39,9 +39,10 @@ from utils.override_text import override_of
 from utils.picture_rule import impossible_rule
 
 FOLDER = "folder"
+JOINT = "joint"  # of prepared parts
 HUB = "parquet"  # as the Hugging Face Hub keeps data sets
 SHARDS = "shards"  # the folder for them
-TASKS = {"rsitmd": "itr_rsitmd"}  # of run.py
+TASKS = {"rsitmd": "itr_rsitmd", JOINT: "itr_ret2_clip"}  # of run.py
 DEFAULT_TASK = "itr_rsicd_lite"
 
 
@@ -49,6 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the annotation files and the report of one release, and print what they hold and how to train on them."""
     args = parse(arguments)
     output_dir = args.output_dir.resolve()
+    if args.dataset == JOINT:
+        from dataset.releases.joint import make_joint
+
+        joint = make_joint(args.parts, output_dir)
+        args.deep_pictures, args.bands = joint.rule
+        print("train on them with:")
+        print(training_command(args, joint.image_root, joint.annotations["train"], joint.annotations, joint.report))
+        return 0
     rule = PictureRule(args.deep_pictures, args.bands)
     other = OtherSet(args.check_against) if args.check_against else None
     vocabulary = None
@@ -112,14 +121,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; `InputError` for arguments that contradict each other."""
     parser = OneLineParser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", required=True, choices=[*RELEASES, *LAYOUTS, HUB, FOLDER], help="a published release, or a layout")
+    add("--dataset", required=True, choices=[*RELEASES, *LAYOUTS, HUB, FOLDER, JOINT], help="a release, or a layout")
     add(
         "--release",
         type=named_path,
-        required=True,
         metavar="DIR",
         help="the release: a folder, or a zip or tar archive of it",
     )
+    add("--parts", type=named_path, nargs="+", metavar="DIR", help=f"for --dataset {JOINT}: prepared folders to join")
     add(
         "--output_dir",
         type=named_path,
@@ -163,6 +172,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--shards", action="store_true", help=f"also write the training pictures as tar shards, to {SHARDS}/")
     add("--seed", type=int, help=f"of the split drawn for a {FOLDER} whose table has none (default: {SEED})")
     args = parser.parse_args(arguments)
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    if args.dataset == JOINT:
+        if others := set(given) - {"dataset", "parts", "output_dir"}:
+            raise InputError(f"--dataset {JOINT} takes --parts and --output_dir alone: leave --{min(others)} out")
+        if len(args.parts or ()) < 2:
+            raise InputError(f"--dataset {JOINT} joins two prepared folders or more: name them with --parts")
+        return args
+    if args.parts or args.release is None:
+        wrong = f"--parts is for --dataset {JOINT}: " if args.parts else ""
+        raise InputError(f"{wrong}--dataset {args.dataset} is prepared from --release DIR")
     if problems := impossible_rule(args.deep_pictures, args.bands):
         raise InputError(problems[0].replace("'deep_pictures'", "--deep_pictures").replace("'bands'", "--bands"))
     if args.dataset not in RELEASES and args.labels:

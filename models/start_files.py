@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from models.released import released_name
 from utils.checkpoint import misfits, read_checkpoint
-from utils.clip_config import clip_description
 from utils.config import Config
 from utils.errors import InputError
 from utils.files import read_json
@@ -88,7 +87,7 @@ def load_clip_start(
     if hasattr(model, "res_visual"):  # PriorCLIP's prior, whose kind the config says in other keys
         pair = {name: tensor for name, tensor in state.items() if not name.startswith("res_visual.")}
         whole = whole or len(pair) < len(state)
-    wrong = partial(wrong_pair, model.clip, pair, told, config.clip_model, clip_description(config.clip_model))
+    wrong = partial(wrong_pair, model.clip, pair, told, config.clip_model, config.clip_config)
     if not whole:
         return _fill("clip", model.clip, state, OPENAI_EXTRAS, shown, wrong)
     own_name = {released_name(name): name for name in model.state_dict()}

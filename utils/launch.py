@@ -29,6 +29,7 @@ TASKS = {
     "itr_rsitmd_clip": "configs/Retrieval_rsitmd_clip.yaml",
     "itr_rsitmd_clip_pir": "configs/Retrieval_rsitmd_clip_pir.yaml",
     "itr_rsitmd_priorclip": "configs/Retrieval_rsitmd_priorclip.yaml",
+    "itr_ret2_clip": "configs/Retrieval_ret2_clip.yaml",
     "pretrain_demo": "configs/Pretrain_demo.yaml",
     "prior_rsicd_lite": "configs/Prior_rsicd_lite.yaml",
     "prior_aid": "configs/Prior_aid.yaml",
