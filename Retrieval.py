@@ -59,16 +59,12 @@ def main() -> None:
     sets = {"test": read_evaluation(config.test_file, config.image_root)}
     pictures = list(sets["test"].images)
     given = args.checkpoint or args.load_ckpt_from
-    from models.filling import start_from
+    from models.filling import add_lora, start_from
 
     if not run.resuming:
         start_from(model, config, given, strict=args.strict or args.evaluate, download=args.download)
     if config.lora and not args.evaluate:
-        from models.adapters import add_adapters  # brings peft
-        from models.filling import check_lora
-
-        check_lora(config, given)
-        say(add_adapters(model, config.lora))
+        say(add_lora(model, config, given))
     if config.compile:
         from models.compiling import compile_encoders  # for those who ask for it
 

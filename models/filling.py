@@ -48,15 +48,20 @@ def fill(model: RetrievalModel, config: Config, file: str, *, download: bool = F
     return [f"{file}: {load_released(model, state)}"]
 
 
-def check_lora(config: Config, given: str | None) -> None:
-    """Raise InputError, before training, where the adapter alone could not be read again.
+def add_lora(model: RetrievalModel, config: Config, given: str | None) -> str:
+    """Add the config's adapters for a training; a line saying how many.
 
-    given: a whole model's weights that the training starts from, in place of the encoders' own starts.
+    given: a whole model's weights to start from, in place of the encoders' own starts. Raises InputError
+    where no adapter fits, or one alone could not be read again.
     """
-    if config.lora and config.lora.checkpoint == "adapter":
+    from models.adapters import add_adapters  # brings peft
+
+    assert config.lora is not None
+    if config.lora.checkpoint == "adapter":
         starts_checksum(config)
         if given:
             raise InputError(f"lora: an adapter alone adds to its encoders' starts, not to {given}; keep it merged")
+    return add_adapters(model, config.lora)
 
 
 def starts_checksum(config: Config) -> str:

@@ -46,6 +46,12 @@ class RetrievalModel(nn.Module):
         """Have the `vision` or the `text` encoder not trained, all of it."""
         self.tower(name).requires_grad_(False)
 
+    def layer_depths(self) -> dict[str, int]:
+        """How far below the top of its encoder each parameter is, by name (`models.layer_depths`)."""
+        from models.layer_depths import layer_depths  # for those who ask for a falling rate
+
+        return layer_depths(self)
+
     def encoders(self) -> Iterator[nn.Module]:
         """What torch's compiler is given, each as it is called."""
         raise NotImplementedError

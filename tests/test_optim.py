@@ -8,6 +8,7 @@ from models import build_model
 from models.released import released_name
 from optim import create_optimizer
 from scheduler import create_scheduler
+from tests.clip_pairs import clip_config
 from utils.config_parts import OptimizerConfig, SchedularConfig
 
 
@@ -135,3 +136,30 @@ def test_every_group_keeps_its_own_multiple_of_the_rate():
     optimizer.step()
     scheduler.step()
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.5, 1.5, 1.5]
+
+
+@pytest.mark.parametrize("kind", ["pir", "vit", "resnet", "convnext", "siglip"])
+def test_with_layer_decay_the_rate_falls_from_the_top_of_each_encoder(tmp_path, tiny_config, kind):
+    pir = {"is_baseline": False, "prior_backbone": "test_convnext", "instru_num": 1, "cycle_num": 1}
+    model = build_model(tiny_config() if kind == "pir" else clip_config(tmp_path, kind, **pir))
+    optimizer = create_optimizer(OptimizerConfig(lr=1.0, layer_decay=0.5), model)
+    lr = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    rate = {name: lr[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert {rate["vision_proj.weight"], rate["text_proj.weight"]} == {1.0}
+    wanted = {
+        "pir": {"text_encoder.backbone.embeddings.word_embeddings.weight": 0.125},
+        "vit": {"clip.visual.conv1.weight": 0.125, "clip.visual.transformer.resblocks.1.ln_1.weight": 0.5},
+        "resnet": {"clip.visual.conv1.weight": 0.5**5, "clip.visual.layer4.0.conv1.weight": 0.5},
+        "convnext": {"clip.visual.head.proj.weight": 1.0},
+        "siglip": {"clip.text.token_embedding.weight": 0.125, "clip.text.transformer.resblocks.0.ln_1.weight": 0.25},
+    }[kind]
+    wanted |= {"temp": 1.0} if kind == "pir" else {"clip.logit_scale": 1.0}
+    assert {name: rate[name] for name in wanted} == wanted
+    first = {"pir": "vision_encoder.backbone.patch_embed.", "convnext": "clip.visual.trunk.stem."}.get(kind)
+    if first:
+        inside = {v for n, v in rate.items() if n.startswith(first.rpartition(".")[0].rpartition(".")[0])}
+        assert all(v == min(inside) < 0.2 for n, v in rate.items() if n.startswith(first))
+
+
+def test_without_layer_decay_there_are_the_four_released_groups(tiny_config):
+    assert len(create_optimizer(OptimizerConfig(), build_model(tiny_config())).param_groups) == 4

@@ -101,6 +101,8 @@ def _impossible(c: PriorConfig) -> list[str]:
         problems.append("'train_file' needs names of files, and 'image_root', the folder of their pictures")
     elif c.class_folders and (c.val_file or c.test_file or c.image_root):
         problems.append("'val_file', 'test_file' and 'image_root' go with 'train_file', not with 'class_folders'")
+    if c.optimizer.layer_decay < 1:
+        problems.append("'optimizer.layer_decay' is for retrieval; a prior has none")
     if c.val_fraction + c.test_fraction >= 1:
         problems.append("'val_fraction' and 'test_fraction' must be both together below 1")
     return problems

@@ -112,8 +112,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
         return None
 
     # Whole numbers (positions, counters) have no average, nor has a mask, which holds -inf.
-    fixed = {name for name, b in model.named_buffers() if not (b.is_floating_point() and b.isfinite().all())}
-    unaveraged = {model.get_buffer(name).data_ptr() for name in fixed}
+    unaveraged = {b.data_ptr() for b in model.buffers() if not (b.is_floating_point() and b.isfinite().all())}
 
     def step(average: Tensor, now: Tensor, _: Tensor | int) -> Tensor:
         return now if now.data_ptr() in unaveraged else average.lerp(now, 1 - decay)
