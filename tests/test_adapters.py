@@ -1,14 +1,19 @@
 """LoRA on a model's towers: what is trained, and what a checkpoint holds."""
 
 import copy
+import json
+import sys
 
 import pytest
 import torch
 
-from models import build_model
+import Retrieval
+from dataset.clip_tokenizer import clip_tokenizer
+from models import build_model, load
 from models.adapters import adapter_state, add_adapters, load_adapter
 from models.released import load_released, released_state_dict
-from tests.clip_pairs import PAIRS, clip_config
+from tests.clip_pairs import PAIRS, clip_config, pair_file
+from tests.small_experiment import write_experiment
 from utils.config_parts import LoraSettings
 from utils.errors import InputError
 
@@ -113,3 +118,36 @@ def test_targets_that_no_adapter_fits_are_one_line(tmp_path, targets):
     with pytest.raises(InputError, match="no adapter fits the vision tower") as raised:
         add_adapters(model, LoraSettings(targets=targets))
     assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_alone_is_read_on_the_weights_it_was_trained_on_and_on_no_others(monkeypatch, tmp_path):
+    pair = pair_file(tmp_path, "vit")
+    torch.manual_seed(3)
+    start = build_model(clip_config(tmp_path, "vit")).clip.state_dict()
+    torch.save(start, tmp_path / "pair.pt")
+    values = {"clip_model": str(pair), "clip_start": str(tmp_path / "pair.pt"), "tokenizer": None, "image_res": 64}
+    values |= {"is_baseline": True, "use_affil_loss": False, "embed_dim": 32, "max_tokens": 16}
+    lora = {"rank": 2, "checkpoint": "adapter"}
+    file = write_experiment(tmp_path, epochs=1, **values, lora=lora, batch_size_train=8, optimizer={"lr": 0.01})
+
+    def retrieval(*arguments):
+        monkeypatch.setattr(sys, "argv", ["Retrieval.py", "--device", "cpu", *map(str, arguments)])
+        Retrieval.main()
+
+    run = tmp_path / "run"
+    retrieval("--config", file, "--output_dir", run)
+    assert (run / "checkpoint_best.pth").stat().st_size < (tmp_path / "pair.pt").stat().st_size / 10
+    retrieval("--output_dir", tmp_path / "again", "--evaluate", "--checkpoint", run)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "again")]
+    assert results[0]["r_mean"] == results[1]["r_mean"] and results[1]["weights_sha256"] == results[0]["weights_sha256"]
+    embeds = load(run).embed_texts(["a lake"])
+    plain = build_model(clip_config(tmp_path, "vit")).eval()
+    plain.clip.load_state_dict(start)
+    with torch.no_grad():
+        ids = torch.tensor([clip_tokenizer()("a lake").input_ids])
+        assert abs(embeds - plain.encode_text(ids).numpy()).max() > 1e-3
+    torch.save(start | {"visual.proj": start["visual.proj"] + 1}, tmp_path / "pair.pt")
+    with pytest.raises(InputError, match="an adapter of other weights"):
+        load(run)
+    with pytest.raises(InputError, match="keep it merged"):
+        retrieval("--config", file, "--output_dir", tmp_path / "new", "--load_ckpt_from", tmp_path / "pair.pt")
