@@ -198,6 +198,7 @@ def test_a_broken_picture_stops_or_is_left_out(tmp_path):
         ({"sources": [{"shards": ["a.tar"], "weight": 0}]}, "weight"),
         ({"model": "nowhere.yaml"}, "nowhere.yaml"),
         ({"overrides": ["embed_dimm=3"]}, "embed_dim"),
+        ({"overrides": ["lora.rank=3"]}, "no lora"),
         ({"step": 3}, "steps"),
     ],
 )
