@@ -18,6 +18,7 @@ from dataset.pictures import picture_rule
 from dataset.resampled_shards import check_sources, files_of, resampled_loader
 from dataset.transforms import train_transform
 from models.build import build_model
+from models.compiling import compile_encoders
 from models.embedder import Embedder, configured_tokenizer, pixels_of
 from models.filling import start_from
 from models.retrieval_task import start_training
@@ -48,6 +49,8 @@ def main() -> None:
     loader = configured_loader(run, pretraining, embedder)
     if not run.resuming:
         start_from(model, config, args.load_ckpt_from, download=args.download)
+    if config.compile:
+        compile_encoders(model, run.device)
     processes.barrier()
     if args.overwrite and processes.is_main():  # only now that everything is known to be there
         remove_run(args.output_dir, evaluate=False, reads=[args.load_ckpt_from, *config.encoder_starts])

@@ -54,10 +54,9 @@ def pretrain_config_from_file(file: str | Path, overrides: list[str] | None = No
     beside = ROOT / config.model  # where one of the project's own is meant, wherever the program runs
     model = beside if beside.is_file() and not Path(config.model).is_file() else config.model
     experiment = config_from_file(model, [*config.overrides])
-    if unknown := [key for key in ("lora", "shard", "compile") if getattr(experiment, key)]:
-        raise InputError(
-            f"config {file}: a pre-training has no {unknown[0]}; take it out of {config.model} or override it"
-        )
+    for key in ("lora", "shard"):
+        if getattr(experiment, key):
+            raise InputError(f"config {file}: a pre-training has no {key}; take it out of {config.model}")
     return config, replace(
         experiment,
         train_file=tuple(pattern for source in config.sources for pattern in source.shards),
