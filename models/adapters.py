@@ -34,6 +34,9 @@ def add_adapters(model: RetrievalModel, settings: LoraSettings) -> str:
             adapters.append(LoraModel(tower, {"default": of_peft}, "default"))
         except Exception as error:  # nothing of that name, or a layer that peft has no adapter for
             raise InputError(f"lora: no adapter fits the {name} tower's {targets[:3]}: {reason(error):.150}") from None
+        narrowest = min(p[0].numel() for part, p in tower.named_parameters() if ".lora_A." in part)
+        if settings.rank > narrowest:
+            raise InputError(f"lora.rank {settings.rank} is over the {narrowest} inputs of a layer in the {name} tower")
         places += len(adapters[-1].targeted_module_names)
     model.adapters = adapters
     trained, total = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones import TimmModel, timm_backbone
+from models.backbones import TimmModel, fix_batch_norm, timm_backbone
 from models.clip_towers import (
     Pair,
     clip_resnet,
@@ -48,6 +48,9 @@ class ClipModel(RetrievalModel):
         self.init_params: list[str] = []
         c, dim = config, config.embed_dim
         self.clip = clip
+        self.fixed_bn = c.vision_fixed_bn or "vision" in c.freeze
+        if clip.logit_bias is not None and not self.sigmoid:
+            clip.logit_bias.requires_grad_(False)  # no gradient reaches it, which a training in parallel waits for
         self.has_vir, self.has_lca = instruction_encoder is not None, c.has_lca
         if instruction_encoder is not None:
             self.instruction_encoder = instruction_encoder
@@ -121,6 +124,13 @@ class ClipModel(RetrievalModel):
         if self.has_lca:
             embeds = embeds + self.language_cycle(self.text_proj(tokens), mask)
         return F.normalize(embeds.float(), dim=-1)
+
+    def train(self, mode: bool = True) -> "ClipModel":
+        """Training mode; batch norm of a fixed picture tower, or with `fixed_bn`, keeps its running statistics."""
+        super().train(mode)
+        if self.fixed_bn:
+            fix_batch_norm(self.clip.visual)
+        return self
 
 
 class PriorCLIP(ClipModel):

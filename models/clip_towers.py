@@ -8,6 +8,7 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from models.backbones import TimmModel
@@ -15,6 +16,12 @@ from utils.clip_config import PRIOR, clip_description
 from utils.errors import InputError, reason, shown
 
 Pair: TypeAlias = Any  # open_clip.CLIP or open_clip.CustomTextCLIP, whose parts have no types of their own
+# Groups of parameters by their names, in timm's form, of open_clip's own picture towers.
+VIT_GROUPS: dict[str, Any] = {
+    "stem": r"(?:class_embedding|positional_embedding|conv1|ln_pre)\b",
+    "blocks": [(r"transformer\.resblocks\.(\d+)", None), (r"ln_post\b", (99999,))],  # timm's mark of the group before
+}
+RESNET_GROUPS: dict[str, Any] = {"stem": r"(?:conv|bn)\d", "stages": r"layer(\d+)\."}
 
 
 def tower_pair(name: str, description: Mapping[str, Any], image_res: int) -> Pair:
@@ -131,16 +138,36 @@ def token_shape(visual: Any, image_res: int) -> tuple[int, int]:
 def freeze_towers(pair: Pair, frozen: Sequence[str], groups: int | None, layers: int | None) -> None:
     """Fix whole towers, `vision` or `text`, or all of one but its last `groups` or `layers`, as open_clip counts them.
 
-    The temperature stays trained.
+    The temperature stays trained. Raises InputError where a tower has fewer.
     """
     for name, parameter in pair.named_parameters():
         tower = "vision" if name.startswith("visual.") else "text"
         if tower in frozen and not name.startswith("logit_"):
             parameter.requires_grad_(False)
-    try:
-        if groups is not None and "vision" not in frozen:
-            pair.lock_image_tower(unlocked_groups=groups)
-        if layers is not None and "text" not in frozen:
-            pair.lock_text_tower(unlocked_layers=layers)
-    except Exception as error:  # an assertion, or whatever a tower of this kind does not know
-        raise InputError(f"this clip_model's towers cannot be locked so: {reason(error):.200}") from None
+    if groups is not None and "vision" not in frozen:
+        _lock_picture_tower(pair.visual, groups)
+    if layers is not None and "text" not in frozen:
+        text: Any = pair.text if isinstance(pair, open_clip.CustomTextCLIP) else pair
+        count = 1 + len(text.transformer.resblocks) + (text.text_projection is not None)  # the first: its embeddings
+        if layers > count:
+            raise InputError(f"text_trained_layers {layers}: the text tower has {count} groups")
+        pair.lock_text_tower(unlocked_layers=layers)
+
+
+def _lock_picture_tower(visual: Any, trained: int) -> None:
+    """As open_clip's `lock`, and for a ResNet, where that knows none but all: its stem, four stages, attention pool.
+
+    Of a timm model the head, which projects, stays trained beside its last groups.
+    """
+    if isinstance(visual, VisionTransformer):
+        trunk, matcher = visual, VIT_GROUPS
+    elif isinstance(visual, ModifiedResNet):
+        trunk, matcher = visual, RESNET_GROUPS
+    else:
+        trunk, matcher = visual.trunk, visual.trunk.group_matcher()
+    groups = group_parameters(trunk, matcher)  # from the first on; what no pattern fits is the last
+    if trained > len(groups):
+        raise InputError(f"vision_trained_stages {trained}: the picture tower has {len(groups)} groups")
+    for number in range(len(groups) - trained):
+        for name in groups[number]:
+            trunk.get_parameter(name).requires_grad_(False)

@@ -44,8 +44,11 @@ def depths_in(encoder: nn.Module, names: list[str]) -> dict[str, int]:
     """The same within an encoder, for its parameters of these names."""
     matcher: Any = getattr(encoder, "group_matcher", None)
     if matcher:
+        specs = [[(spec, None)] if isinstance(spec, str) else spec for spec in matcher(coarse=False).values() if spec]
+        patterns = [pattern for of_group in specs for pattern, _ in of_group]
         groups = group_parameters(encoder, matcher(coarse=False), reverse=True)
-        return {name: 1 + max(groups.values()) - groups[name] for name in names}
+        known = [name for name in names if any(re.match(pattern, name) for pattern in patterns)]  # others come after
+        return {name: 1 + max(groups[n] for n in known) - groups[name] for name in known}
     numbers = {name: int(block[1]) for name in names if (block := BLOCK.search(name))}
     order = sorted(set(numbers.values()))
     before = {name: len(order) + 1 for name in names if order and name not in numbers and BEFORE.match(name)}

@@ -112,6 +112,12 @@ def test_an_adapter_of_other_weights_or_settings_is_one_line(tmp_path):
             load_adapter(copy.deepcopy(start), state, settings, base, "a.pth")
 
 
+def test_a_rank_over_a_layers_width_is_one_line(tmp_path):
+    model = build_model(clip_config(tmp_path, "vit"))
+    with pytest.raises(InputError, match=r"lora.rank 65 is over the 64 inputs of a layer in the vision tower$"):
+        add_adapters(model, LoraSettings(rank=65))
+
+
 @pytest.mark.parametrize("targets", [("nowhere",), ("ln_1",)])
 def test_targets_that_no_adapter_fits_are_one_line(tmp_path, targets):
     model = build_model(clip_config(tmp_path, "vit"))

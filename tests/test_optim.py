@@ -150,8 +150,18 @@ def test_with_layer_decay_the_rate_falls_from_the_top_of_each_encoder(tmp_path, 
         "pir": {"text_encoder.backbone.embeddings.word_embeddings.weight": 0.125},
         "vit": {"clip.visual.conv1.weight": 0.125, "clip.visual.transformer.resblocks.1.ln_1.weight": 0.5},
         "resnet": {"clip.visual.conv1.weight": 0.5**5, "clip.visual.layer4.0.conv1.weight": 0.5},
-        "convnext": {"clip.visual.head.proj.weight": 1.0},
-        "siglip": {"clip.text.token_embedding.weight": 0.125, "clip.text.transformer.resblocks.0.ln_1.weight": 0.25},
+        "convnext": {
+            "clip.visual.head.proj.weight": 1.0,
+            "clip.visual.trunk.head.norm.weight": 1.0,
+            "clip.visual.trunk.stages.3.blocks.1.mlp.fc1.weight": 0.5,
+        },
+        "siglip": {
+            "clip.visual.trunk.attn_pool.latent": 1.0,
+            "clip.visual.trunk.blocks.5.norm1.weight": 0.5,
+            "clip.visual.trunk.patch_embed.proj.weight": 0.5**7,
+            "clip.text.token_embedding.weight": 0.125,
+            "clip.text.transformer.resblocks.0.ln_1.weight": 0.25,
+        },
     }[kind]
     wanted |= {"temp": 1.0} if kind == "pir" else {"clip.logit_scale": 1.0}
     assert {name: rate[name] for name in wanted} == wanted
