@@ -60,6 +60,8 @@ def write_onnx(model: Embedder, folder: Path, *, int8: bool) -> None:
     Raises InputError where the exporter or the quantisation knows no form of the model.
     """
     c = model.config
+    if c.clip_model:  # the exporter writes the shapes of one batch into torch's own attention, which the pair has
+        raise InputError("a CLIP pair has no ONNX form here yet; --format folder and compact keep it whole")
     model.model.eval()
     ids = torch.ones(2, 7, dtype=torch.long)  # of no size that is a rule of the model
     mask = torch.ones_like(ids)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -15,7 +16,9 @@ from PIL import Image
 
 import Export
 from dataset.tokenizer import padded, tokenized
+from export.onnx_encoders import write_onnx
 from models import load
+from tests.clip_pairs import clip_config
 from tests.exports import exported_to, tiny_run
 from utils.errors import InputError
 
@@ -149,3 +152,10 @@ def test_quantising_says_nothing(run, tmp_path):
     command = [sys.executable, "Export.py", "--checkpoint", str(run), "--output_dir", str(tmp_path / "new")]
     done = subprocess.run([*command, "--format", "onnx_int8"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
+
+
+def test_a_clip_pair_is_refused_in_one_line(tmp_path):
+    model = SimpleNamespace(config=clip_config(tmp_path, "vit"))
+    with pytest.raises(InputError, match="no ONNX form") as raised:
+        write_onnx(model, tmp_path, int8=False)
+    assert "\n" not in str(raised.value)
