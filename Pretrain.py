@@ -70,7 +70,7 @@ def configured_loader(run: Run[Config], pretraining: PretrainConfig, embedder: E
     c = run.config
     sources = [(files_of(source.shards), source.weight) for source in pretraining.sources]
     if processes.is_main():
-        check_sources(sources, picture_rule(c))
+        check_sources(sources, picture_rule(c), skip_bad=c.on_bad_picture == "skip")
     return resampled_loader(
         sources,
         transform=train_transform(c.image_res, randaugment_ops=c.randaugment_ops, quarter_turns=c.quarter_turns),

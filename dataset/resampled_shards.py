@@ -49,6 +49,7 @@ class ResampledShards(IterableDataset):
         rule: PictureRule = USUAL,
         skip_bad: bool = False,
     ) -> None:
+        """skip_bad: draw another where a picture cannot be read; what else is wrong with a shard stops all the same."""
         self.sources, self.transform, self.rule, self.skip_bad = sources, transform, rule, skip_bad
         self.steps, self.batch_size, self.seed, self.rank = steps, batch_size, seed, rank
         self.stretch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers outlive one
@@ -72,17 +73,18 @@ class ResampledShards(IterableDataset):
         unread = 0  # pictures in a row
         while left:
             (stream,) = draw.choices(streams, weights)
+            records, picture = sample_of(next(stream))  # not below: a stream that has raised gives nothing more
             try:
-                yield self._item(next(stream), draw)
+                item = self._item(records, picture, draw)
             except InputError:
                 unread += 1
                 if not self.skip_bad or unread == 100:
                     raise
                 continue
+            yield item
             left, unread = left - 1, 0
 
-    def _item(self, sample: dict[str, Any], draw: random.Random) -> TrainItem:
-        records, picture = sample_of(sample)
+    def _item(self, records: list[TrainRecord], picture: bytes, draw: random.Random) -> TrainItem:
         read = partial(decode_picture, picture, records[0].image, self.rule)
         return draw_item([draw.choice(records)], 1, draw.getrandbits(62), lambda: self.transform(read()))
 
@@ -100,8 +102,16 @@ def _samples(files: Sequence[str], draw: random.Random) -> Iterator[dict[str, An
 
 
 def sample_of(sample: dict[str, Any]) -> tuple[list[TrainRecord], bytes]:
-    """A sample's captions, each with its picture's id, and the picture's bytes; InputError naming a missing key."""
+    """A sample's captions, each with its picture's id, and the picture's bytes; InputError naming the sample."""
     name = f"{sample['__shard__']}/{sample['__key__']}"
+    try:
+        return _captions_and_picture(sample, name)
+    except InputError as error:
+        reason = str(error)
+        raise InputError(reason if name in reason else f"{name}: {reason}") from None
+
+
+def _captions_and_picture(sample: dict[str, Any], name: str) -> tuple[list[TrainRecord], bytes]:
     image_id = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest())
     if "img_content" in sample:
         if "caption" not in sample:
@@ -126,15 +136,19 @@ def files_of(patterns: Sequence[str]) -> list[str]:
     return files
 
 
-def check_sources(sources: Sources, rule: PictureRule = USUAL) -> None:
-    """Read the first sample of each shard of each source; InputError in one line for what training would stop at."""
+def check_sources(sources: Sources, rule: PictureRule = USUAL, *, skip_bad: bool = False) -> None:
+    """Read the first sample of each shard of each source; InputError in one line for what training would stop at.
+
+    skip_bad: as of `ResampledShards`, whose pictures are looked at when they are met.
+    """
     for files, _ in sources:
         for file in files:
             first = next(iter(shard_samples(file)), None)
             if first is None:
                 raise InputError(f"the shard {file} holds no sample: leave it out, or write it anew")
             records, picture = sample_of(first | {"__shard__": file})
-            decode_picture(picture, records[0].image, rule)
+            if not skip_bad:
+                decode_picture(picture, records[0].image, rule)
 
 
 def resampled_loader(

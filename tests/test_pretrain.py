@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from PIL import Image
 
 import Pretrain
 import Retrieval
+from dataset.drawn.shards import draw_shards
 from dataset.releases.shard_writer import write_shards
 from dataset.resampled_shards import ResampledShards, check_sources, files_of, sample_of
 from tests.processes import log_lines
 from tests.small_experiment import write_experiment
 from utils.checkpoint import read_checkpoint
+from utils.config_parts import ScenesConfig
 from utils.errors import InputError
 from utils.pretrain_config import pretrain_config_from_file
 
@@ -132,9 +136,15 @@ def test_two_processes_of_the_launcher_pre_train_on_their_own_pictures(experimen
     assert shares[0] != shares[1] and drawn(sources, rank=1) == shares[1]
 
 
-def drawn(sources, *, rank=0, stretch=0, count=32):
+def drawn(sources, *, rank=0, stretch=0, count=32, **options):
     dataset = ResampledShards(
-        sources, lambda pixels: torch.from_numpy(pixels).float(), steps=count // 4, batch_size=4, seed=1, rank=rank
+        sources,
+        lambda pixels: torch.from_numpy(pixels).float(),
+        steps=count // 4,
+        batch_size=4,
+        seed=1,
+        rank=rank,
+        **options,
     )
     dataset.set_epoch(stretch)
     return [item.records[0].caption for item in islice(dataset, count)]
@@ -190,6 +200,49 @@ def test_a_broken_picture_stops_or_is_left_out(tmp_path):
     assert len(items) == 32 and {item.records[0].caption for item in items} == {"a lake 0", "a lake 1", "a lake 3"}
 
 
+def test_pictures_that_are_left_out_do_not_stop_the_look_before_training(tmp_path):
+    file = write_tar(tmp_path / "a-000000.tar", [{"img_content": b"no picture", "caption": b"a"}])
+    check_sources([([file], 1.0)], skip_bad=True)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_shard_that_is_damaged_further_in_is_one_line_whatever_is_done_with_pictures(tmp_path, skip_bad):
+    file = Path(write_tar(tmp_path / "a-000000.tar", of_rs5m(40)))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 + 300])
+    with pytest.raises(InputError, match=r"a-000000\.tar"):
+        list(
+            ResampledShards(
+                [([str(file)], 1.0)], torch.from_numpy, steps=8, batch_size=4, seed=1, rank=0, skip_bad=skip_bad
+            )
+        )
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_missing_key_further_in_is_one_line_whatever_is_done_with_pictures(tmp_path, skip_bad):
+    samples = of_rs5m(4)
+    del samples[2]["caption"]
+    file = write_tar(tmp_path / "a-000000.tar", samples)
+    with pytest.raises(InputError, match="00002 has img_content and no caption"):
+        list(
+            ResampledShards([([file], 1.0)], torch.from_numpy, steps=8, batch_size=4, seed=1, rank=0, skip_bad=skip_bad)
+        )
+
+
+@pytest.mark.parametrize("sample", [{"img_content": b"", "caption": b" "}, {"jpg": b"", "txt": b" "}])
+def test_a_caption_without_a_word_names_its_sample(sample):
+    with pytest.raises(InputError, match=r"^a\.tar/00007: caption ' ' has no word"):
+        sample_of({"__key__": "00007", "__shard__": "a.tar"} | sample)
+
+
+def test_shards_of_scenes_drawn_otherwise_are_not_taken(tmp_path):
+    scenes = ScenesConfig(folder=str(tmp_path / "drawn"), seed=1, train=4, val=1, test=1)
+    draw_shards(scenes)
+    draw_shards(scenes)
+    shutil.rmtree(tmp_path / "drawn")  # as the message for another seed says
+    with pytest.raises(InputError, match="drawn_shards: holds shards of other scenes"):
+        draw_shards(replace(scenes, seed=2))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -199,6 +252,7 @@ def test_a_broken_picture_stops_or_is_left_out(tmp_path):
         ({"model": "nowhere.yaml"}, "nowhere.yaml"),
         ({"overrides": ["embed_dimm=3"]}, "embed_dim"),
         ({"overrides": ["lora.rank=3"]}, "no lora"),
+        ({"overrides": ["contrastive=sigmoid"]}, "a model with a bias"),
         ({"step": 3}, "steps"),
     ],
 )

@@ -48,6 +48,8 @@ def impossible(c: Config) -> list[str]:
         from utils.picture_rule import impossible_rule
 
         problems += impossible_rule(c.deep_pictures, c.bands)
+    if c.contrastive == "sigmoid" and c.clip_model is None:
+        problems.append("contrastive sigmoid needs a model with a bias: a 'clip_model' of SigLIP's kind")
     if c.clip_model is not None or c.instruct == "before_blocks":
         from utils.clip_config import impossible_clip
 
